@@ -1,0 +1,41 @@
+"""MLP backbones for OpenMMLab: the same class in mmpretrain, mmdet and mmseg.
+
+Importing this package registers the backbones under their plain names (``type='ConvMLP'``) where
+mmengine is installed. Without mmengine the import still works; a name that needs it then says which
+command installs it.
+"""
+
+import importlib
+import importlib.util
+
+__version__ = '0.1.0'
+
+# Public name -> the module that defines it.
+_PUBLIC = {
+    'ConvMLP': 'mlp_backbones.backbones',
+    'MODELS': 'mlp_backbones.registry',
+    'check_environment': 'mlp_backbones.environment',
+}
+__all__ = ['__version__', *_PUBLIC]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
+    from .environment import require
+
+    if _PUBLIC[name] != 'mlp_backbones.environment':
+        require('mmengine')
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)
+
+
+if importlib.util.find_spec('mmengine') is not None:
+    try:
+        from . import backbones as _backbones  # noqa: F401  (registers the plain names)
+    except ImportError:
+        # A broken mmengine must not break `import mlp_backbones`: __getattr__ names what is wrong.
+        pass

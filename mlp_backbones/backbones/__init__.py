@@ -1,0 +1,5 @@
+"""The backbones, one family a file."""
+
+from .convmlp import ConvMLP
+
+__all__ = ['ConvMLP']

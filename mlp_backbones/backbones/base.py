@@ -1,0 +1,229 @@
+"""What all backbones share: checked arguments, frozen stages, and weights that are loaded or refused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import checkpoint
+
+
+def resolve_arch(name: str, arch: Union[str, Mapping], archs: Mapping[str, Mapping], aliases: Mapping) -> dict:
+    """The settings of an architecture given by name or as a dict.
+
+    Args:
+        name (str): The family, for messages.
+        arch (str | Mapping): A key of ``archs`` or ``aliases``, or a mapping with exactly the keys of its rows.
+        archs (Mapping): The published variants.
+        aliases (Mapping): Short name -> key of ``archs``.
+
+    Raises:
+        TypeError: ``arch`` is neither a string nor a mapping.
+        ValueError: An unknown name, or a mapping with missing or unknown keys.
+    """
+    if isinstance(arch, str):
+        key = aliases.get(arch.lower(), arch.lower())
+        if key not in archs:
+            raise ValueError(f'{name} has no arch {arch!r}; choose from {sorted([*archs, *aliases])} or give a dict')
+        return dict(archs[key])
+    if not isinstance(arch, Mapping):
+        raise TypeError(f'{name}: arch must be a string or a dict, got {type(arch).__name__}')
+    wanted = set(next(iter(archs.values())))
+    if set(arch) != wanted:
+        raise ValueError(
+            f'{name}: an arch dict has exactly the keys {sorted(wanted)}; '
+            f'missing {sorted(wanted - set(arch))}, unknown {sorted(set(arch) - wanted)}'
+        )
+    return dict(arch)
+
+
+def resolve_out_indices(name: str, out_indices: Union[int, Sequence[int]], num_stages: int) -> tuple[int, ...]:
+    """``out_indices`` as ascending, non-negative stage numbers.
+
+    Raises:
+        TypeError: Neither an int nor a sequence of ints.
+        ValueError: Empty, out of range, or a stage named twice.
+    """
+    if isinstance(out_indices, int) and not isinstance(out_indices, bool):
+        out_indices = (out_indices,)
+    if not isinstance(out_indices, Sequence) or isinstance(out_indices, str):
+        raise TypeError(f'{name}: out_indices must be an int or a sequence of ints, got {out_indices!r}')
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in out_indices):
+        raise TypeError(f'{name}: out_indices must hold ints only, got {out_indices!r}')
+    if not out_indices or any(not -num_stages <= i < num_stages for i in out_indices):
+        raise ValueError(
+            f'{name}: out_indices must name at least one stage, each from {-num_stages} to {num_stages - 1}, '
+            f'got {out_indices!r}'
+        )
+    indices = sorted(i % num_stages for i in out_indices)
+    if len(set(indices)) != len(indices):
+        raise ValueError(f'{name}: out_indices names a stage twice: {out_indices!r}')
+    return tuple(indices)
+
+
+class BaseBackbone(BaseModule):
+    """Base of the backbones.
+
+    A subclass calls ``super().__init__`` first, builds its layers for the stages in ``range(self.num_built)``,
+    then calls ``self._freeze()``; it implements ``stage_modules`` and ``forward``. Stages after the last one in
+    ``out_indices`` are not built: nothing is computed for nothing, and no parameter is left without a gradient.
+
+    Args:
+        channels (Sequence[int]): Channels of each stage's feature map.
+        strides (Sequence[int]): Stride of each stage's feature map, in input pixels.
+        in_channels (int): Channels of the input image.
+        out_indices (int | Sequence[int]): Stages whose feature maps are returned; negative ones count from the end.
+        frozen_stages (int): The stages up to and including this one are frozen (no gradients, norms in
+            eval mode). -1 freezes nothing.
+        norm_eval (bool): Keep every BatchNorm in eval mode while training.
+        drop_path_rate (float): Stochastic depth rate, in [0, 1).
+        with_cp (bool): Recompute activations in the backward pass to save memory.
+        init_cfg (dict | list[dict], optional): mmengine's initialisation config. With
+            ``dict(type='Pretrained', checkpoint=...)`` every tensor of the backbone is filled, or loading raises.
+
+    Attributes:
+        out_indices (tuple[int, ...]): As given, made non-negative and ascending.
+        out_channels (tuple[int, ...]): Channels of each returned feature map.
+        out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
+    """
+
+    min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        in_channels: int = 3,
+        out_indices: Union[int, Sequence[int]] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        init_cfg: Optional[Union[dict, list]] = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        name = type(self).__name__
+        self.out_indices = resolve_out_indices(name, out_indices, len(channels))
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
+        self.out_strides = tuple(strides[i] for i in self.out_indices)
+        self.num_built = self.out_indices[-1] + 1
+        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'{name}: in_channels must be a positive int, got {in_channels!r}')
+        if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int):
+            raise TypeError(f'{name}: frozen_stages must be an int, got {frozen_stages!r}')
+        if not -1 <= frozen_stages < self.num_built:
+            raise ValueError(
+                f'{name}: frozen_stages must be from -1 (none) to {self.num_built - 1} (the last stage that '
+                f'out_indices={self.out_indices} needs), got {frozen_stages}'
+            )
+        if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)):
+            raise TypeError(f'{name}: drop_path_rate must be a number, got {drop_path_rate!r}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'{name}: drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        self.in_channels = in_channels
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        """The modules that turn the feature map of stage ``index - 1`` into that of stage ``index``."""
+        raise NotImplementedError
+
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """``module(x)``, checkpointed where ``with_cp`` asks for it."""
+        return checkpoint(module, x) if self.with_cp and torch.is_grad_enabled() else module(x)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}'
+            )
+        if min(x.shape[2:]) < self.min_size:
+            raise ValueError(
+                f'{type(self).__name__} takes images of at least {self.min_size}x{self.min_size} pixels, '
+                f'got {x.shape[2]}x{x.shape[3]}; resize or pad them'
+            )
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [m for i in range(self.frozen_stages + 1) for m in self.stage_modules(i)]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        """Set training mode; frozen stages, and with ``norm_eval`` every BatchNorm, stay in eval mode."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen_modules():
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise by ``init_cfg``; without one the values set at construction stay.
+
+        Raises:
+            RuntimeError: A pretrained checkpoint does not fill every tensor of the backbone.
+        """
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            if not self.is_init:
+                self._load_pretrained(**{k: v for k, v in self.init_cfg.items() if k != 'type'})
+                self.is_init = True
+            return
+        super().init_weights()
+
+    def _load_pretrained(self, checkpoint: str, prefix: Optional[str] = None, map_location: str = 'cpu') -> None:
+        source = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
+        loaded = _backbone_tensors(source, prefix)
+        own = self.state_dict()
+        counters = {k for k in own if k.endswith('num_batches_tracked')}  # absent from very old files
+        missing = sorted(own.keys() - loaded.keys() - counters)
+        wrong = [
+            f'{k}: {tuple(loaded[k].shape)} in the file, {tuple(v.shape)} in the model'
+            for k, v in own.items()
+            if k in loaded and loaded[k].shape != v.shape
+        ]
+        unused = sorted(loaded.keys() - own.keys())
+        if missing or wrong:
+            raise RuntimeError(
+                f'{checkpoint} does not fill this {type(self).__name__} (is it another arch?).\n'
+                f'  missing ({len(missing)}): {_shorten(missing)}\n'
+                f'  of another shape ({len(wrong)}): {_shorten(wrong)}\n'
+                f'  in the file but not in the backbone ({len(unused)}): {_shorten(unused)}'
+            )
+        self.load_state_dict({k: v for k, v in loaded.items() if k in own}, strict=False)
+        print_log(
+            f'{type(self).__name__}: {len(own)} tensors filled from {checkpoint}'
+            + (f'; not part of the backbone and left out: {_shorten(unused)}' if unused else ''),
+            logger='current',
+        )
+
+
+def _backbone_tensors(source: Any, prefix: Optional[str]) -> dict[str, Tensor]:
+    """The tensors of the backbone in a checkpoint of a backbone, a classifier, a detector or a segmentor."""
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(source, Mapping) and isinstance(source.get(wrapper), Mapping):
+            source = source[wrapper]
+    if not isinstance(source, Mapping):
+        raise RuntimeError(f'not a checkpoint: expected a dict of tensors, got {type(source).__name__}')
+    tensors = {k.removeprefix('module.'): v for k, v in source.items() if isinstance(v, Tensor)}
+    if prefix is None and any(k.startswith('backbone.') for k in tensors):
+        prefix = 'backbone'
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    return tensors
+
+
+def _shorten(names: Sequence[str], most: int = 8) -> str:
+    listed = ', '.join(names[:most]) or 'none'
+    return listed + (f', and {len(names) - most} more' if len(names) > most else '')

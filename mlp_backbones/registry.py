@@ -1,0 +1,22 @@
+"""Where OpenMMLab finds the classes of this package.
+
+``type='mlp_backbones.ConvMLP'`` builds from the registries of mmdet, mmseg and mmpretrain with nothing
+imported beforehand: mmengine imports ``<scope>.registry`` by itself. After ``import mlp_backbones`` the
+plain name ``type='ConvMLP'`` works as well.
+"""
+
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mlp_backbones', locations=['mlp_backbones.backbones'])
+
+
+def register_model(cls: type) -> type:
+    """Class decorator: register ``cls`` as ``mlp_backbones.<name>`` and under its plain name.
+
+    Raises:
+        KeyError: Another class already has the plain name; nothing is ever replaced silently.
+    """
+    MODELS.register_module(module=cls)
+    ROOT_MODELS.register_module(module=cls)
+    return cls
