@@ -1,0 +1,8 @@
+_base_ = './fpn_convmlp_s_512x512_40k_ade20k.py'
+model = dict(
+    backbone=dict(
+        arch='large',
+        init_cfg=dict(checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_l_imagenet.pth'),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

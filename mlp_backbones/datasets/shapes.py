@@ -1,0 +1,276 @@
+"""A synthetic set of shapes, written in the formats of COCO, ADE20K and ImageNet.
+
+Circles, squares, triangles, stars and crosses of varied size, angle, colour and texture overlap on textured
+backgrounds. Every image follows from the seed, the task, the split and its number alone.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
+SCALE = 4  # scenes are drawn this much larger and averaged down, so that edges are smooth and masks exact
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one task's images look: (width, height) in pixels, how many objects, their radius in pixels."""
+
+    size: tuple[int, int]
+    objects: tuple[int, int]
+    radius: tuple[float, float]
+    images: tuple[int, int]  # training, validation
+
+
+TASKS = {
+    'detection': Task(size=(160, 128), objects=(1, 5), radius=(10, 32), images=(400, 100)),
+    'segmentation': Task(size=(128, 128), objects=(2, 5), radius=(12, 36), images=(400, 100)),
+    'classification': Task(size=(64, 64), objects=(1, 1), radius=(14, 28), images=(2000, 500)),
+}
+
+
+@dataclass
+class Shape:
+    """An object of a scene: its class (index into ``CLASSES``) and the mask of what is seen of it, at ``SCALE``."""
+
+    category: int
+    mask: np.ndarray
+    whole: int  # mask pixels before anything covered it
+
+
+def _outline(category: int, radius: float, angle: float) -> np.ndarray:
+    """The corners (K, 2) of a shape around the origin."""
+    name = CLASSES[category]
+    if name == 'star':
+        turns, radii = np.arange(10) / 10, np.tile([1, 0.45], 5)
+    elif name == 'cross':
+        arm = 0.35
+        corners = [(arm, 1), (arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1)]
+        points = np.array(corners + [(-x, -y) for x, y in corners]) * 0.95
+        turns, radii = np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi), np.hypot(points[:, 0], points[:, 1])
+    else:
+        sides = {'circle': 64, 'square': 4, 'triangle': 3}[name]
+        turns, radii = np.arange(sides) / sides, np.ones(sides)
+    theta = 2 * np.pi * turns + angle
+    return radius * np.stack([radii * np.cos(theta), radii * np.sin(theta)], axis=1)
+
+
+def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray, contrast: float) -> np.ndarray:
+    """A float image (height, width, 3) around ``colour``: plain, striped, dotted or shaded, with noise."""
+    y, x = np.mgrid[:height, :width] / SCALE
+    angle = rng.uniform(0, np.pi)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    period = rng.uniform(4, 12)
+    kind = rng.integers(4)
+    if kind == 0:
+        wave = np.zeros((height, width))
+    elif kind == 1:
+        wave = np.sign(np.sin(2 * np.pi * along / period))
+    elif kind == 2:
+        wave = np.sign(np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period) - 0.3)
+    else:
+        wave = 2 * (along - along.min()) / max(np.ptp(along), 1) - 1
+    image = colour + contrast * wave[..., None]
+    return image + rng.normal(0, rng.uniform(1, 6), (height, width, 1))
+
+
+def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] | None = None):
+    """Draw one image.
+
+    Args:
+        rng (np.random.Generator): Where every choice comes from.
+        task (Task): Size of the image, number and radius of the objects.
+        categories (Iterable[int], optional): The objects' classes. Defaults to a random choice.
+
+    Returns:
+        tuple[np.ndarray, list[Shape]]: The image (H, W, 3), uint8, RGB; and what is seen of each object.
+    """
+    import cv2
+
+    width, height = (SCALE * n for n in task.size)
+    if categories is None:
+        categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1))
+    background = rng.uniform(40, 215, 3)
+    image = _texture(rng, height, width, background, rng.uniform(5, 25))
+    shapes: list[Shape] = []
+    for category in categories:
+        for _ in range(20):
+            radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
+            margin = 0.9 * radius
+            centre = [rng.uniform(margin, max(side - margin, margin + 1)) for side in (width, height)]
+            points = _outline(int(category), radius, rng.uniform(0, 2 * np.pi)) + centre
+            mask = np.zeros((height, width), np.uint8)
+            cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
+            # An object may hide up to 40 % of another, and nothing already hidden more.
+            if all(((s.mask & ~mask) & 1).sum() >= 0.6 * s.whole for s in shapes):
+                break
+        else:
+            continue
+        for other in shapes:
+            other.mask &= 1 - mask
+        colour = background
+        while np.abs(colour - background).max() < 60:
+            colour = rng.uniform(10, 245, 3)
+        x0, y0, w, h = cv2.boundingRect(mask)
+        inside = mask[y0 : y0 + h, x0 : x0 + w] > 0
+        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 45))[inside]
+        shapes.append(Shape(int(category), mask, int(mask.sum())))
+    small = cv2.resize(np.clip(image, 0, 255).astype(np.float32), task.size, interpolation=cv2.INTER_AREA)
+    return np.round(small).astype(np.uint8), shapes
+
+
+def _polygons(mask: np.ndarray) -> list[list[float]]:
+    """The outlines of a mask at ``SCALE`` as COCO polygons, in image pixels."""
+    import cv2
+
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines = [cv2.approxPolyDP(c, 1.0, True)[:, 0] for c in contours]
+    return [np.round((o + 0.5) / SCALE, 2).ravel().tolist() for o in outlines if len(o) >= 3]
+
+
+def _rng(seed: int, task: str, split: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, list(TASKS).index(task), split, index])
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def _write_coco(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
+    for split, name in enumerate(('train2017', 'val2017')):
+        images, annotations = [], []
+        for index in range(num_images[split]):
+            image, shapes = draw_scene(_rng(seed, 'detection', split, index), task)
+            file_name = f'{index + 1:012d}.jpg'
+            _save(root / name / file_name, image)
+            images.append(dict(id=index + 1, file_name=file_name, width=task.size[0], height=task.size[1]))
+            for shape in shapes:
+                polygons = _polygons(shape.mask)
+                corners = np.concatenate([np.reshape(p, (-1, 2)) for p in polygons])
+                low, high = corners.min(0), corners.max(0)
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=index + 1,
+                        category_id=shape.category + 1,
+                        bbox=np.round([*low, *(high - low)], 2).tolist(),
+                        area=round(float(shape.mask.sum()) / SCALE**2, 2),
+                        segmentation=polygons,
+                        iscrowd=0,
+                    )
+                )
+            progress()
+        categories = [dict(id=i + 1, name=c, supercategory='shape') for i, c in enumerate(CLASSES)]
+        target = root / 'annotations' / f'instances_{name}.json'
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+
+
+def _write_ade(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
+    # As in ADE20K, 0 means "unlabelled" and classes start at 1; here 1 is the background.
+    for split, name in enumerate(('training', 'validation')):
+        for index in range(num_images[split]):
+            image, shapes = draw_scene(_rng(seed, 'segmentation', split, index), task)
+            labels = np.ones((task.size[1], task.size[0]), np.uint8)
+            for shape in shapes:
+                labels[shape.mask[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE] > 0] = shape.category + 2
+            _save(root / 'images' / name / f'{index + 1:08d}.jpg', image)
+            _save(root / 'annotations' / name / f'{index + 1:08d}.png', labels)
+            progress()
+
+
+def _write_imagenet(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
+    for split, name in enumerate(('train', 'val')):
+        for index in range(num_images[split]):
+            category = index % len(CLASSES)
+            image, _ = draw_scene(_rng(seed, 'classification', split, index), task, [category])
+            _save(root / name / CLASSES[category] / f'{index + 1:08d}.jpg', image)
+            progress()
+
+
+_WRITERS = {'detection': _write_coco, 'segmentation': _write_ade, 'classification': _write_imagenet}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):
+    """Hold other processes of this machine off ``folder``; leaves nothing behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def make_shapes(
+    root: str | os.PathLike,
+    task: str,
+    num_train: int | None = None,
+    num_val: int | None = None,
+    seed: int = 0,
+    exist_ok: bool = False,
+    verbose: bool = True,
+) -> Path:
+    """Write the set of one task, all or nothing.
+
+    Args:
+        root (str | PathLike): The folder to make.
+        task (str): 'detection' (COCO: ``annotations/instances_{train,val}2017.json``, ``train2017/``, ``val2017/``),
+            'segmentation' (ADE20K: ``images/`` and ``annotations/`` with ``training/`` and ``validation/``) or
+            'classification' (ImageNet: ``train/`` and ``val/``, a folder for each class).
+        num_train (int, optional): Training images. Defaults to the task's own number, see ``TASKS``.
+        num_val (int, optional): Validation images. Likewise.
+        seed (int): The same seed gives the same images. Defaults to 0.
+        exist_ok (bool): Leave a folder that is already there as it is, instead of raising. Defaults to False.
+        verbose (bool): Show progress. Defaults to True.
+
+    Returns:
+        Path: ``root``.
+
+    Raises:
+        ValueError: An unknown task, or fewer than one image.
+        FileExistsError: ``root`` is there already; nothing is ever overwritten.
+    """
+    root = Path(root)
+    if task not in TASKS:
+        raise ValueError(f'unknown task {task!r}; choose from {", ".join(TASKS)}')
+    settings = TASKS[task]
+    num_images = tuple(d if n is None else n for d, n in zip(settings.images, (num_train, num_val)))
+    if min(num_images) < 1:
+        raise ValueError(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(root.parent):
+        if root.exists():
+            if exist_ok:
+                return root
+            raise FileExistsError(f'{root} is there already; remove it or name another folder')
+        if verbose:
+            print(f'Drawing the synthetic {task} set ({num_images[0]} + {num_images[1]} images) in {root}', flush=True)
+        done = 0
+
+        def progress() -> None:
+            nonlocal done
+            done += 1
+            if verbose and (done % 100 == 0 or done == sum(num_images)):
+                print(f'  {done}/{sum(num_images)}', flush=True)
+
+        partial = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+        try:
+            _WRITERS[task](partial, settings, num_images, seed, progress)
+            partial.chmod(0o755)
+            partial.rename(root)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return root
