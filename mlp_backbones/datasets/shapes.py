@@ -1,6 +1,6 @@
 """A synthetic set of shapes, written in the formats of COCO, ADE20K and ImageNet.
 
-Circles, squares, triangles, stars and crosses of varied size, angle, colour and texture overlap on textured
+Circles, squares, triangles, stars and crosses of varied size, tilt, colour and texture overlap on textured
 backgrounds. Every image follows from the seed, the task, the split and its number alone.
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
+UPRIGHT = np.deg2rad([0, 45, -90, -90, 0])  # each class' angle when it stands upright
+TILT = np.deg2rad(20)  # and how far it may lean to either side
 SCALE = 4  # scenes are drawn this much larger and averaged down, so that edges are smooth and masks exact
 
 
@@ -31,7 +33,7 @@ class Task:
 
 
 TASKS = {
-    'detection': Task(size=(160, 128), objects=(1, 5), radius=(10, 32), images=(400, 100)),
+    'detection': Task(size=(160, 128), objects=(1, 5), radius=(11, 32), images=(400, 100)),
     'segmentation': Task(size=(128, 128), objects=(2, 5), radius=(12, 36), images=(400, 100)),
     'classification': Task(size=(64, 64), objects=(1, 1), radius=(14, 28), images=(2000, 500)),
 }
@@ -99,18 +101,18 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
     if categories is None:
         categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1))
     background = rng.uniform(40, 215, 3)
-    image = _texture(rng, height, width, background, rng.uniform(5, 25))
+    image = _texture(rng, height, width, background, rng.uniform(0, 15))
     shapes: list[Shape] = []
     for category in categories:
         for _ in range(20):
             radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
             margin = 0.9 * radius
             centre = [rng.uniform(margin, max(side - margin, margin + 1)) for side in (width, height)]
-            points = _outline(int(category), radius, rng.uniform(0, 2 * np.pi)) + centre
+            points = _outline(int(category), radius, UPRIGHT[int(category)] + rng.uniform(-TILT, TILT)) + centre
             mask = np.zeros((height, width), np.uint8)
             cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
-            # An object may hide up to 40 % of another, and nothing already hidden more.
-            if all(((s.mask & ~mask) & 1).sum() >= 0.6 * s.whole for s in shapes):
+            # What is seen of an object is never less than 70 % of it.
+            if all((s.mask & (1 - mask)).sum() >= 0.7 * s.whole for s in shapes):
                 break
         else:
             continue
@@ -121,7 +123,7 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
             colour = rng.uniform(10, 245, 3)
         x0, y0, w, h = cv2.boundingRect(mask)
         inside = mask[y0 : y0 + h, x0 : x0 + w] > 0
-        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 45))[inside]
+        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 35))[inside]
         shapes.append(Shape(int(category), mask, int(mask.sum())))
     small = cv2.resize(np.clip(image, 0, 255).astype(np.float32), task.size, interpolation=cv2.INTER_AREA)
     return np.round(small).astype(np.uint8), shapes

@@ -1,0 +1,14 @@
+# Norm, mean over positions, linear; mixup and cutmix are switched at random, each half of the time.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mlp_backbones.ConvMLP', arch='small', out_indices=(3,), final_norm=True),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

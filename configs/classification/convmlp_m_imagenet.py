@@ -1,0 +1,2 @@
+_base_ = './convmlp_s_imagenet.py'
+model = dict(backbone=dict(arch='medium'))

@@ -1,0 +1,8 @@
+_base_ = ['_base_/convmlp.py', '_base_/cifar100.py', '_base_/transfer_50e.py', '_base_/default_runtime.py']
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'),
+    ),
+    head=dict(num_classes=100),
+)

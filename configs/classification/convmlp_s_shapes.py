@@ -1,0 +1,33 @@
+# ConvMLP-S from scratch on the synthetic shapes, 64x64 pixels: minutes on two CPU cores.
+_base_ = './convmlp_s_imagenet.py'
+data_root = 'data/shapes/imagenet/'
+shapes = dict(task='classification', root=data_root)  # drawn there on first use
+classes = ('circle', 'square', 'triangle', 'star', 'cross')
+
+model = dict(head=dict(num_classes=len(classes)))
+data_preprocessor = dict(num_classes=len(classes))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.6, 1.0), backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+data = dict(_delete_=True, type='CustomDataset', data_root=data_root, classes=classes)
+train_dataloader = dict(
+    batch_size=32, num_workers=2, dataset=dict(data_prefix='train', pipeline=train_pipeline, **data)
+)
+val_dataloader = dict(batch_size=50, num_workers=2, dataset=dict(data_prefix='val', pipeline=test_pipeline, **data))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1,))
+test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=30, val_interval=10)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=2, end=30, convert_to_iter_based=True),
+]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+custom_hooks = [dict(type='EMAHook', momentum=0.01, priority='ABOVE_NORMAL')]
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=32)

@@ -1,0 +1,38 @@
+# Semantic FPN with ConvMLP-S from scratch on the synthetic shapes: minutes on two CPU cores.
+_base_ = './fpn_convmlp_s_512x512_40k_ade20k.py'
+data_root = 'data/shapes/ade/'
+shapes = dict(task='segmentation', root=data_root)  # drawn there on first use
+crop_size = (128, 128)
+metainfo = dict(
+    classes=('background', 'circle', 'square', 'triangle', 'star', 'cross'),
+    palette=[[120, 120, 120], [230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [145, 30, 180]],
+)
+
+model = dict(
+    data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None), decode_head=dict(num_classes=6)
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
+data = dict(type='BaseSegDataset', data_root=data_root, metainfo=metainfo, reduce_zero_label=True)
+train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train_pipeline, **data))
+val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline, **data))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_iters=400, val_interval=400)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=30, end=400, by_epoch=False),
+]
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=400))
+log_processor = dict(window_size=20)
+auto_scale_lr = dict(base_batch_size=8)

@@ -1,0 +1,345 @@
+"""From a config to a run of mmengine's runner, with everything that can be checked checked before it starts.
+
+The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmseg' or 'mmpretrain'.
+"""
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .environment import MissingDependency, require
+
+DOWNLOAD_TIMEOUT = 20  # seconds to wait for a weights' host to answer
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used; the message says what was given and what is possible."""
+
+
+def run_tool(main: Callable[[], None]) -> int:
+    """Call ``main``; what the user can mend is printed as one message instead of a traceback.
+
+    Returns:
+        int: The exit status: 0, or 1 after an error.
+    """
+    try:
+        main()
+    except (UserError, MissingDependency) as error:
+        return _fail(str(error))
+    except (TypeError, ValueError, RuntimeError) as error:
+        # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(__file__).parent not in Path(last.filename).parents:
+            raise
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f'\nerror: {message}', file=sys.stderr, flush=True)
+    return 1
+
+
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """The options that training and testing share."""
+    require('mmengine')
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as data_root=/data/coco/ or optim_wrapper.optimizer.lr=2e-4',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def prepare(args: argparse.Namespace, train: bool):
+    """Load the config of a run, adapt it to data and device, and refuse what cannot work.
+
+    Args:
+        args (Namespace): What ``common_parser`` parsed.
+        train (bool): Whether the run trains, or only tests.
+
+    Returns:
+        mmengine.Config: Ready for ``Runner.from_cfg``.
+
+    Raises:
+        UserError: A path, a URL, a setting or a piece of data that cannot be used.
+        MissingDependency: The config's framework is missing or broken.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    _check_backbone(cfg)
+    _check_data(cfg, train)
+    _adopt_categories(cfg)
+    _check_writable(cfg.work_dir)
+    if train:
+        init_cfg = cfg.model.get('backbone', {}).get('init_cfg') or {}
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            _check_weights(init_cfg['checkpoint'], 'model.backbone.init_cfg.checkpoint')
+    if cfg.get('load_from'):
+        _check_weights(cfg.load_from, 'load_from')
+    _adapt_to_device(cfg)
+    return cfg
+
+
+def load_config(path: str, options: dict | None = None):
+    """Read a config file, merge options into it, and make sure that its framework works.
+
+    Raises:
+        UserError: The file is missing, is no config, or ``options`` do not fit it.
+        MissingDependency: Its framework is missing or broken.
+    """
+    require('mmengine')
+    from mmengine.config import Config
+
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
+        close = difflib.get_close_matches(Path(path).name, names, 3, 0.5) or names[:3]
+        raise UserError(
+            f'there is no config {path}' + (f'; in {folder} there is {", ".join(close)}' if close else '')
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'{path} is not a usable config: {type(error).__name__}: {error}') from error
+    defaults = set(re.findall(r'^data_root\s*=\s*[\'"](.*?)[\'"]', cfg.text, re.MULTILINE))
+    try:
+        cfg.merge_from_dict(options or {})
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f'--cfg-options {options} do not fit {path}: {error}') from error
+    if 'model' not in cfg:
+        raise UserError(f'{path} has no `model`: a base file to inherit from rather than a config to run?')
+    scope = cfg.get('default_scope')
+    if scope in ('mmdet', 'mmseg', 'mmpretrain'):
+        require(scope)
+    _spread_data_root(cfg, defaults)
+    return cfg
+
+
+def _nodes(value) -> Iterator[dict]:
+    """Every dict inside a config value, outermost first."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _nodes(child)
+
+
+def _spread_data_root(cfg, defaults: set[str]) -> None:
+    """Let a changed top-level ``data_root`` reach the datasets and evaluators, which hold copies of the default.
+
+    A dataset whose own ``data_root`` was set to something else keeps it.
+    """
+    root = cfg.get('data_root')
+    if root is None:
+        return
+    stale = defaults - {root}
+    parts = [v for k, v in cfg.items() if k.endswith(('_dataloader', '_evaluator'))]
+    for node in _nodes(parts):
+        for key, value in node.items():
+            if key == 'data_root' and value in stale:
+                node[key] = root
+            elif key == 'ann_file' and isinstance(value, str):
+                for old in stale:
+                    if value.startswith(old):
+                        node[key] = os.path.join(root, value[len(old) :].lstrip('/'))
+                        break
+
+
+def _check_backbone(cfg) -> None:
+    """Build the backbone without memory or weights, so that a wrong argument is said first and alone."""
+    import torch
+
+    from .registry import MODELS
+
+    backbone = dict(cfg.model.get('backbone') or {})
+    name = str(backbone.pop('type', ''))
+    cls = MODELS.get(name if name.startswith('mlp_backbones.') else f'mlp_backbones.{name}') if name else None
+    if cls is None:
+        if name.startswith('mlp_backbones.'):
+            names = ', '.join(sorted(f'mlp_backbones.{n}' for n in MODELS.module_dict))
+            raise UserError(f'model.backbone.type is {name!r}; this package has {names}')
+        return
+    try:
+        with torch.device('meta'):
+            cls(**backbone)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'model.backbone does not fit: {error}') from error
+
+
+def _datasets(cfg, train: bool) -> Iterator[tuple[str, dict]]:
+    for name in ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',):
+        for node in _nodes((cfg.get(name) or {}).get('dataset')):
+            if 'type' in node and 'pipeline' in node:
+                yield name, node
+
+
+def _check_data(cfg, train: bool) -> None:
+    """Draw the shapes set where it is the config's default, and refuse folders and files that are not there."""
+    shapes = cfg.get('shapes')
+    if shapes and cfg.get('data_root') == shapes['root']:
+        from .datasets import make_shapes
+
+        make_shapes(shapes['root'], shapes['task'], exist_ok=True)
+    for loader, dataset in _datasets(cfg, train):
+        if str(dataset['type']).rsplit('.', 1)[-1].startswith('CIFAR'):
+            continue  # mmpretrain downloads these by itself
+        root = dataset.get('data_root') or ''
+        paths = [root]
+        if dataset.get('ann_file'):
+            paths.append(os.path.join(root, dataset['ann_file']))
+        prefix = dataset.get('data_prefix') or {}
+        prefixes = prefix.values() if isinstance(prefix, dict) else [prefix]
+        paths += [os.path.join(root, p) for p in prefixes if isinstance(p, str)]
+        if str(dataset['type']).endswith('ImageNet') and dataset.get('split'):
+            paths.append(os.path.join(root, dataset['split']))
+        lost = [p for p in paths if p and '://' not in p and not Path(p).exists()]
+        if lost:
+            wanted = '\n'.join(f'  {"missing" if p in lost else "there  "}  {p}' for p in dict.fromkeys(paths) if p)
+            raise UserError(
+                f'the data of {loader} ({dataset["type"]}) is not there:\n{wanted}\n'
+                'Point to it with --cfg-options data_root=FOLDER, or link it to the path above. To try the models '
+                'without a dataset, run a config whose name ends in _shapes.py.'
+            )
+
+
+def _adopt_categories(cfg) -> None:
+    """Take the classes from the annotation file where a COCO-format folder has classes of its own.
+
+    Only for ``CocoDataset`` without ``metainfo``, when the file has none of COCO's class names: what would otherwise
+    be an empty dataset becomes the user's.
+    """
+    if cfg.get('default_scope') != 'mmdet':
+        return
+    loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
+    nodes = [n for n in _nodes([loader.get('dataset') for loader in loaders]) if n.get('type') == 'CocoDataset']
+    if not nodes or any(n.get('metainfo') for n in nodes):
+        return
+    path = next((p for n in nodes if Path(p := os.path.join(n.get('data_root') or '', n['ann_file'])).is_file()), None)
+    if path is None:
+        return
+    try:
+        categories = json.loads(Path(path).read_text())['categories']
+        names = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is not a COCO annotation file: {type(error).__name__}: {error}') from error
+    if not names:
+        raise UserError(f'{path} has no categories')
+    known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
+    if set(names) & set(known):
+        return
+    print(f'{path} has classes of its own, {", ".join(names)}: the dataset and the heads take these {len(names)}.')
+    for node in nodes:
+        node['metainfo'] = dict(classes=names)
+    for node in _nodes(cfg.model):
+        if 'num_classes' in node:
+            node['num_classes'] = len(names)
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to the work dir {folder}: {error.strerror}; name another with --work-dir') from error
+
+
+def _check_weights(source: str, setting: str) -> None:
+    """Make sure that a checkpoint can be read; one on the web is put into torch's cache, where mmengine looks.
+
+    Raises:
+        UserError: The path does not exist, or the URL cannot be had.
+    """
+    import torch
+
+    help_ = f'Give another with --cfg-options {setting}=PATH_OR_URL'
+    if '.init_cfg' in setting:
+        help_ += f', or train from scratch with --cfg-options {setting.rsplit(".", 1)[0]}=None'
+    if '://' not in source:
+        if not Path(source).is_file():
+            raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
+        return
+    if not source.startswith(('http://', 'https://')):
+        return
+    cache = Path(torch.hub.get_dir()) / 'checkpoints'
+    target = cache / source.rsplit('/', 1)[-1]
+    if target.is_file():
+        return
+    print(f'Downloading {source} to {target}', flush=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = None
+    try:
+        with urllib.request.urlopen(source, timeout=DOWNLOAD_TIMEOUT) as answer:
+            with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+                shutil.copyfileobj(answer, partial)
+        os.replace(partial.name, target)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        if partial is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial.name)
+        raise UserError(f'cannot download {source} ({setting}): {error}. {help_}') from error
+
+
+def _adapt_to_device(cfg) -> None:
+    """Without a GPU: gloo instead of NCCL, float32 instead of AMP, BatchNorm instead of SyncBN; each is said."""
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        return
+    notes = []
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        wrapper['type'] = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            wrapper.pop(key, None)
+        notes.append('float32 instead of mixed precision')
+    if cfg.launcher == 'pytorch':
+        if not dist.is_initialized():
+            dist.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+        norms = [n for n in _nodes(cfg.model) if n.get('type') == 'SyncBN']
+        for node in norms:
+            node['type'] = 'BN'
+        notes.append('gloo instead of NCCL' + (', BN instead of SyncBN' if norms else ''))
+    if notes and os.environ.get('RANK', '0') == '0':
+        print(f'No GPU found: {", ".join(notes)}.', flush=True)
+
+
+def build_runner(cfg):
+    """The runner of a prepared config; ``runner_type`` names another class than mmengine's Runner."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,37 @@
+"""Train a classifier, a detector or a segmentor; the config decides which."""
+
+import sys
+
+from mlp_backbones.launch import UserError, build_runner, common_parser, prepare, run_tool
+
+
+def main() -> None:
+    parser = common_parser(__doc__)
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help="scale the learning rate from the recipe's batch to this run's"
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help="go on from CHECKPOINT, or from the work dir's newest one",
+    )
+    args = parser.parse_args()
+    options = dict(args.cfg_options or {})
+    if args.resume:
+        options.update(resume=True, load_from=None if args.resume == 'auto' else args.resume)
+    if args.amp:
+        options.update({'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'})
+    if args.auto_scale_lr:
+        options['auto_scale_lr.enable'] = True
+    args.cfg_options = options
+    cfg = prepare(args, train=True)
+    if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
+        raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))
