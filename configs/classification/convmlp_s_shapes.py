@@ -2,7 +2,7 @@
 _base_ = './convmlp_s_imagenet.py'
 data_root = 'data/shapes/imagenet/'
 shapes = dict(task='classification', root=data_root)  # drawn there on first use
-classes = ('circle', 'square', 'triangle', 'star', 'cross')
+classes = ('circle', 'square', 'triangle')
 
 model = dict(head=dict(num_classes=len(classes)))
 data_preprocessor = dict(num_classes=len(classes))

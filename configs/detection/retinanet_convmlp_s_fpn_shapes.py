@@ -2,7 +2,7 @@
 _base_ = './retinanet_convmlp_s_fpn_1x_coco.py'
 data_root = 'data/shapes/coco/'
 shapes = dict(task='detection', root=data_root)  # drawn there on first use
-classes = ('circle', 'square', 'triangle', 'star', 'cross')
+classes = ('circle', 'square', 'triangle')
 
 model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes=len(classes)))
 train_pipeline = [
@@ -24,12 +24,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=9, val_interval=9)
+train_cfg = dict(max_epochs=10, val_interval=10)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=9, T_max=9, eta_min=1e-6, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=10, T_max=10, eta_min=1e-6, convert_to_iter_based=True),
 ]
-optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.05), clip_grad=dict(max_norm=10))
+optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.05), clip_grad=dict(max_norm=1))
 default_hooks = dict(logger=dict(interval=10))
 log_processor = dict(window_size=10)
 auto_scale_lr = dict(base_batch_size=8)

@@ -4,12 +4,12 @@ data_root = 'data/shapes/ade/'
 shapes = dict(task='segmentation', root=data_root)  # drawn there on first use
 crop_size = (128, 128)
 metainfo = dict(
-    classes=('background', 'circle', 'square', 'triangle', 'star', 'cross'),
-    palette=[[120, 120, 120], [230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [145, 30, 180]],
+    classes=('background', 'circle', 'square', 'triangle'),
+    palette=[[120, 120, 120], [230, 25, 75], [60, 180, 75], [255, 225, 25]],
 )
 
 model = dict(
-    data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None), decode_head=dict(num_classes=6)
+    data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None), decode_head=dict(num_classes=4)
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

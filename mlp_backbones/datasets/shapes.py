@@ -1,6 +1,6 @@
 """A synthetic set of shapes, written in the formats of COCO, ADE20K and ImageNet.
 
-Circles, squares, triangles, stars and crosses of varied size, tilt, colour and texture overlap on textured
+Circles, squares and triangles of varied size, tilt, colour and texture overlap on textured
 backgrounds. Every image follows from the seed, the task, the split and its number alone.
 """
 
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
-UPRIGHT = np.deg2rad([0, 45, -90, -90, 0])  # each class' angle when it stands upright
+CLASSES = ('circle', 'square', 'triangle')
+SIDES = (64, 4, 3)  # corners of each class' outline
+UPRIGHT = np.deg2rad([0, 45, -90])  # each class' angle when it stands upright
 TILT = np.deg2rad(20)  # and how far it may lean to either side
 SCALE = 4  # scenes are drawn this much larger and averaged down, so that edges are smooth and masks exact
 
@@ -33,7 +34,7 @@ class Task:
 
 
 TASKS = {
-    'detection': Task(size=(160, 128), objects=(1, 5), radius=(11, 32), images=(400, 100)),
+    'detection': Task(size=(160, 128), objects=(2, 6), radius=(11, 30), images=(400, 100)),
     'segmentation': Task(size=(128, 128), objects=(2, 5), radius=(12, 36), images=(400, 100)),
     'classification': Task(size=(64, 64), objects=(1, 1), radius=(14, 28), images=(2000, 500)),
 }
@@ -50,19 +51,8 @@ class Shape:
 
 def _outline(category: int, radius: float, angle: float) -> np.ndarray:
     """The corners (K, 2) of a shape around the origin."""
-    name = CLASSES[category]
-    if name == 'star':
-        turns, radii = np.arange(10) / 10, np.tile([1, 0.45], 5)
-    elif name == 'cross':
-        arm = 0.35
-        corners = [(arm, 1), (arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1)]
-        points = np.array(corners + [(-x, -y) for x, y in corners]) * 0.95
-        turns, radii = np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi), np.hypot(points[:, 0], points[:, 1])
-    else:
-        sides = {'circle': 64, 'square': 4, 'triangle': 3}[name]
-        turns, radii = np.arange(sides) / sides, np.ones(sides)
-    theta = 2 * np.pi * turns + angle
-    return radius * np.stack([radii * np.cos(theta), radii * np.sin(theta)], axis=1)
+    theta = 2 * np.pi * np.arange(SIDES[category]) / SIDES[category] + angle
+    return radius * np.stack([np.cos(theta), np.sin(theta)], axis=1)
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray, contrast: float) -> np.ndarray:
@@ -101,7 +91,7 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
     if categories is None:
         categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1))
     background = rng.uniform(40, 215, 3)
-    image = _texture(rng, height, width, background, rng.uniform(0, 15))
+    image = _texture(rng, height, width, background, rng.uniform(0, 12))
     shapes: list[Shape] = []
     for category in categories:
         for _ in range(20):
@@ -119,11 +109,11 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
         for other in shapes:
             other.mask &= 1 - mask
         colour = background
-        while np.abs(colour - background).max() < 60:
+        while np.abs(colour - background).max() < 80:
             colour = rng.uniform(10, 245, 3)
         x0, y0, w, h = cv2.boundingRect(mask)
         inside = mask[y0 : y0 + h, x0 : x0 + w] > 0
-        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 35))[inside]
+        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 25))[inside]
         shapes.append(Shape(int(category), mask, int(mask.sum())))
     small = cv2.resize(np.clip(image, 0, 255).astype(np.float32), task.size, interpolation=cv2.INTER_AREA)
     return np.round(small).astype(np.uint8), shapes

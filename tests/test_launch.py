@@ -1,0 +1,223 @@
+"""What is checked before a run starts, and what a run's config is made into."""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlp_backbones import launch
+from mlp_backbones.launch import UserError, load_config, prepare, run_tool
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+RETINANET = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py')
+MASKRCNN = str(CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_1x_coco.py')
+SHAPES = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_shapes.py')
+SCRATCH = {'model.backbone.init_cfg': None}
+
+
+def ready(config, work_dir, train=True, launcher='none', **options):
+    args = argparse.Namespace(
+        config=config, work_dir=str(work_dir), cfg_options=options, launcher=launcher, local_rank=0
+    )
+    return prepare(args, train=train)
+
+
+@pytest.mark.parametrize('config', [RETINANET, MASKRCNN])
+def test_data_root_is_set_in_one_place(shapes, tmp_path, config):
+    root = str(shapes / 'coco')
+    cfg = ready(config, tmp_path, data_root=root, **SCRATCH)
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == root
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.ann_file == os.path.join(root, 'annotations/instances_val2017.json')
+    # The folder has classes of its own, and nothing else had to be said.
+    assert cfg.train_dataloader.dataset.metainfo.classes == ('circle', 'square', 'triangle')
+    heads = [n['num_classes'] for n in launch._nodes(cfg.model) if 'num_classes' in n]
+    assert set(heads) == {3} and len(heads) == (2 if config == MASKRCNN else 1)
+
+
+@pytest.mark.parametrize('name', ['segmentation/fpn_convmlp_s_512x512_40k_ade20k', 'classification/convmlp_s_imagenet'])
+def test_data_root_of_the_other_tasks(shapes, name):
+    root = str(shapes / ('ade' if 'ade' in name else 'imagenet'))
+    cfg = load_config(str(CONFIGS / f'{name}.py'), dict(data_root=root))
+    assert {cfg[f'{s}_dataloader'].dataset.data_root for s in ('train', 'val', 'test')} == {root}
+
+
+def test_data_root_in_an_inheriting_config(tmp_path):
+    child = tmp_path / 'child.py'
+    child.write_text(f"_base_ = '{RETINANET}'\ndata_root = '/mine/'\n")
+    cfg = load_config(str(child))
+    assert cfg.train_dataloader.dataset.data_root == '/mine/'
+    assert cfg.val_evaluator.ann_file == '/mine/annotations/instances_val2017.json'
+    # A dataset that was given a root of its own keeps it.
+    child.write_text(f"_base_ = '{RETINANET}'\ntrain_dataloader = dict(dataset=dict(data_root='/other/'))\n")
+    cfg = load_config(str(child), dict(data_root='/mine/'))
+    assert cfg.train_dataloader.dataset.data_root == '/other/'
+    assert cfg.val_dataloader.dataset.data_root == '/mine/'
+
+
+def test_coco_classes_stay(shapes, tmp_path):
+    root = tmp_path / 'coco'
+    shutil.copytree(shapes / 'coco', root)
+    for path in (root / 'annotations').iterdir():
+        truth = json.loads(path.read_text())
+        for category, name in zip(truth['categories'], ('person', 'car', 'dog', 'cat', 'bus')):
+            category['name'] = name
+        path.write_text(json.dumps(truth))
+    cfg = ready(RETINANET, tmp_path / 'w', data_root=str(root), **SCRATCH)
+    assert cfg.model.bbox_head.num_classes == 80 and 'metainfo' not in cfg.train_dataloader.dataset
+
+
+def test_shapes_are_drawn_on_first_use(tmp_path, monkeypatch, capsys):
+    from mlp_backbones.datasets import shapes as module
+
+    small = {k: module.Task(v.size, v.objects, v.radius, (2, 2)) for k, v in module.TASKS.items()}
+    monkeypatch.setattr(module, 'TASKS', small)
+    monkeypatch.chdir(tmp_path)
+    ready(SHAPES, 'work')
+    assert 'Drawing the synthetic detection set' in capsys.readouterr().out
+    assert len(list(Path('data/shapes/coco/train2017').iterdir())) == 2
+    # A folder that the user names is never made up.
+    with pytest.raises(UserError, match='missing  nowhere'):
+        ready(SHAPES, 'work', data_root='nowhere')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
+def test_without_a_gpu(capsys, tmp_path):
+    cfg = load_config(str(CONFIGS / 'classification/convmlp_s_imagenet.py'))
+    cfg.launcher = 'none'
+    launch._adapt_to_device(cfg)
+    assert cfg.optim_wrapper.type == 'OptimWrapper' and 'loss_scale' not in cfg.optim_wrapper
+    assert 'No GPU found: float32 instead of mixed precision.' in capsys.readouterr().out
+
+
+class TestBadInput:
+    @pytest.mark.parametrize('options', [{'model.backbone.arch': 'huge'}, {'model.backbone.out_indices': [0, 7]}])
+    def test_backbone_arguments(self, tmp_path, options):
+        with pytest.raises(UserError, match=r'model.backbone does not fit: ConvMLP.*(huge|7)'):
+            ready(SHAPES, tmp_path, **options)
+
+    def test_backbone_type(self, tmp_path):
+        with pytest.raises(UserError, match=r'mlp_backbones.ConvMPL.*has mlp_backbones.ConvMLP'):
+            ready(SHAPES, tmp_path, **{'model.backbone.type': 'mlp_backbones.ConvMPL'})
+
+    def test_config_that_is_not_there(self):
+        with pytest.raises(UserError, match=r'retinanet_convmlp_x_fpn_1x_coco.py; in .* retinanet_convmlp_\w_fpn_1x'):
+            load_config(RETINANET.replace('_s_', '_x_'))
+
+    def test_config_with_an_error(self, tmp_path):
+        (tmp_path / 'c.py').write_text('model = dict(')
+        with pytest.raises(UserError, match='c.py is not a usable config'):
+            load_config(str(tmp_path / 'c.py'))
+
+    def test_base_file(self):
+        with pytest.raises(UserError, match='no `model`'):
+            load_config(str(CONFIGS / 'detection/_base_/coco_detection.py'))
+
+    def test_options_that_do_not_fit(self):
+        with pytest.raises(UserError, match='do not fit'):
+            load_config(RETINANET, {'data_root.x': 1})
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(UserError, match=r'missing  .*nowhere\n.*missing .*train2017.json[\s\S]*data_root=FOLDER'):
+            ready(RETINANET, tmp_path, data_root=str(tmp_path / 'nowhere'))
+        assert not list(tmp_path.iterdir())
+
+    def test_missing_annotations(self, shapes, tmp_path):
+        root = tmp_path / 'coco'
+        shutil.copytree(shapes / 'coco', root)
+        (root / 'annotations/instances_val2017.json').unlink()
+        with pytest.raises(UserError, match=r'there .*train2017|missing .*instances_val2017.json'):
+            ready(RETINANET, tmp_path / 'w', data_root=str(root))
+
+    @pytest.mark.parametrize('text', ['not json', '{}', '[]', '{"categories": []}'])
+    def test_damaged_annotations(self, shapes, tmp_path, text):
+        root = tmp_path / 'coco'
+        shutil.copytree(shapes / 'coco', root)
+        (root / 'annotations/instances_train2017.json').write_text(text)
+        with pytest.raises(UserError, match='instances_train2017.json (is not a COCO annotation file|has no categories)'):
+            ready(RETINANET, tmp_path / 'w', data_root=str(root))
+
+    def test_missing_imagenet(self, tmp_path):
+        with pytest.raises(UserError, match='train_dataloader.*ImageNet.*is not there'):
+            ready(str(CONFIGS / 'classification/convmlp_s_imagenet.py'), tmp_path, data_root='nowhere')
+
+    def test_missing_checkpoint(self, shapes, tmp_path):
+        setting = 'model.backbone.init_cfg.checkpoint'
+        with pytest.raises(UserError, match=f'there is no checkpoint lost.pth .{setting}.*from scratch.*init_cfg=None'):
+            ready(RETINANET, tmp_path, data_root=str(shapes / 'coco'), **{setting: 'lost.pth'})
+        with pytest.raises(UserError, match='there is no checkpoint lost.pth .load_from'):
+            ready(RETINANET, tmp_path, train=False, data_root=str(shapes / 'coco'), load_from='lost.pth')
+
+    def test_unreachable_url(self, shapes, tmp_path, monkeypatch):
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+        with socket.socket() as unused:  # bound, but nobody listens
+            unused.bind(('127.0.0.1', 0))
+            url = f'http://127.0.0.1:{unused.getsockname()[1]}/x.pth'
+            with pytest.raises(UserError, match=f'cannot download {url}.*refused'):
+                options = {'model.backbone.init_cfg.checkpoint': url}
+                ready(RETINANET, tmp_path / 'w', data_root=str(shapes / 'coco'), **options)
+        assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()]
+
+    def test_work_dir_that_cannot_be_written(self, shapes, tmp_path):
+        (tmp_path / 'file').write_text('')
+        with pytest.raises(UserError, match='cannot write to the work dir .*file/x.*--work-dir'):
+            ready(RETINANET, tmp_path / 'file' / 'x', data_root=str(shapes / 'coco'), **SCRATCH)
+
+    def test_framework_that_is_not_installed(self, tmp_path, monkeypatch):
+        from mlp_backbones import environment
+
+        def absent(name):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name) if name == 'mmdet' else AssertionError
+
+        real = environment.importlib.import_module
+        monkeypatch.setattr(
+            environment.importlib, 'import_module', lambda name: absent(name) if name == 'mmdet' else real(name)
+        )
+        with pytest.raises(environment.MissingDependency, match='mmdet is not installed.*\n.*pip install'):
+            load_config(RETINANET)
+
+    def test_error_of_the_package_is_one_message(self, capsys):
+        from mlp_backbones import ConvMLP
+
+        assert run_tool(lambda: ConvMLP('s')(torch.zeros(1, 3, 16, 16))) == 1
+        assert capsys.readouterr().err.strip() == (
+            'error: ConvMLP takes images of at least 32x32 pixels, got 16x16; resize or pad them'
+        )
+        with pytest.raises(ValueError, match='invalid literal'):
+            run_tool(lambda: int('x'))  # not ours: the traceback stays
+
+    @pytest.mark.parametrize(
+        ('tool', 'args', 'words'),
+        [
+            ('train.py', ['nothing.py'], 'error: there is no config nothing.py'),
+            ('test.py', [SHAPES, 'lost.pth', '--cfg-options', 'data_root=lost'], 'error: the data of test_dataloader'),
+        ],
+    )
+    def test_exit_status(self, tmp_path, tool, args, words):
+        command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / tool, *args]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ('script', 'args', 'words'),
+        [
+            ('dist_train.sh', ['c.py'], 'usage:'),
+            ('dist_train.sh', ['c.py', 'two'], "positive number, got 'two'"),
+            ('dist_test.sh', ['c.py', 'x.pth'], 'usage:'),
+            ('slurm_train.sh', ['a'], 'usage:'),
+            ('slurm_test.sh', ['a'], 'usage:'),
+        ],
+    )
+    def test_scripts(self, script, args, words):
+        done = subprocess.run([ROOT / 'tools' / script, *args], capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr

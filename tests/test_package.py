@@ -1,0 +1,92 @@
+"""The wheel, as someone gets it who did not clone the repository."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mlp_backbones
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """A folder with the wheel installed in it, and nothing else."""
+    out = tmp_path_factory.mktemp('wheel')
+    source = out / 'source'
+    # A copy of the tracked files: building in the work tree would leave build/ behind.
+    files = subprocess.run(
+        ['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split('\0')
+    for name in filter(None, files):
+        if (ROOT / name).exists() or (ROOT / name).is_symlink():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_symlink():
+                (source / name).symlink_to(os.readlink(ROOT / name))
+            else:
+                (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', out, source], check=True)
+    (wheel,) = out.glob('*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    subprocess.run([*pip, 'install', '--no-deps', '--target', out / 'site', wheel], check=True)
+    return out / 'site', names
+
+
+def test_contents(site):
+    _, names = site
+    for folder in ('configs', 'tools'):
+        tracked = {p for p in (ROOT / folder).rglob('*') if p.suffix in ('.py', '.sh', '.yml')}
+        packed = {n for n in names if n.startswith(f'mlp_backbones/.mim/{folder}/')}
+        assert packed == {f'mlp_backbones/.mim/{p.relative_to(ROOT)}' for p in tracked}
+    assert 'mlp_backbones/.mim/model-index.yml' in names
+    # The top level is the package and its metadata only.
+    assert {n.split('/')[0] for n in names} == {'mlp_backbones', f'mlpbackbones-{mlp_backbones.__version__}.dist-info'}
+    assert sorted(n.split('/')[0] for n in names)[0] == 'mlp_backbones'  # where mim looks
+
+
+def test_configs_build_from_the_wheel(site, tmp_path):
+    folder, _ = site
+    code = """
+import sys
+from pathlib import Path
+import torch, mlp_backbones
+from mmengine.config import Config
+from mlp_backbones.backbones.convmlp import ConvMLP
+root = Path(mlp_backbones.__file__).parent
+assert root.parent == Path(sys.argv[1]), root
+configs = sorted((root / '.mim/configs').glob('*/*.py'))
+for path in configs:
+    cfg = Config.fromfile(path)
+    with torch.device('meta'):
+        backbone = dict(cfg.model.backbone)
+        assert backbone.pop('type') == 'mlp_backbones.ConvMLP'
+        ConvMLP(**backbone)
+print(len(configs), mlp_backbones.__version__)
+"""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code, folder],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(folder)},
+    )
+    assert done.returncode == 0, done.stderr
+    number = len(list((ROOT / 'configs').glob('*/*.py')))
+    assert done.stdout.split() == [str(number), mlp_backbones.__version__]
+
+
+def test_a_config_inherits_from_the_package(tmp_path):
+    from mmengine.config import Config
+
+    readme = (ROOT / 'README.md').read_text()
+    example = readme[readme.index('# my_retinanet.py') :].split('```')[0]
+    (tmp_path / 'my_retinanet.py').write_text(example)
+    cfg = Config.fromfile(tmp_path / 'my_retinanet.py')
+    assert cfg.model.backbone.arch == 'medium' and cfg.train_dataloader.batch_size == 4
