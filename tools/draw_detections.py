@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument('out', type=Path, help='picture to write')
     parser.add_argument('--num', type=int, default=12, help='images to draw (default: 12)')
     parser.add_argument('--columns', type=int, default=3, help='pairs in a row (default: 3)')
-    parser.add_argument('--score', type=float, default=0.3, help='draw detections from this score up (default: 0.3)')
+    parser.add_argument('--score', type=float, default=0.4, help='draw detections from this score up (default: 0.4)')
     parser.add_argument('--width', type=int, default=320, help='pixels of one image (default: 320)')
     args = parser.parse_args()
     for path in (args.predictions, args.annotations, args.images):
@@ -60,10 +60,11 @@ def main() -> int:
         labels = [classes[a['category_id']][0] for a in own]
         left = draw(image, boxes, labels, [names[label] for label in labels], zoom)
         found = prediction['pred_instances']
-        keep = found['scores'] >= args.score
-        labels = found['labels'][keep].tolist()
-        texts = [f'{names[label]} {score:.2f}' for label, score in zip(labels, found['scores'][keep].tolist())]
-        right = draw(image, found['bboxes'][keep].tolist(), labels, texts, zoom)
+        # The surest last, so that nothing covers them.
+        order = [i for i in found['scores'].argsort().tolist() if found['scores'][i] >= args.score]
+        labels = found['labels'][order].tolist()
+        texts = [f'{names[label]} {score:.2f}' for label, score in zip(labels, found['scores'][order].tolist())]
+        right = draw(image, found['bboxes'][order].tolist(), labels, texts, zoom)
         gap = np.full((left.shape[0], 4, 3), 255, np.uint8)
         tiles.append(cv2.copyMakeBorder(np.hstack([left, gap, right]), 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=(255,) * 3))
     height = max(t.shape[0] for t in tiles)

@@ -24,10 +24,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=10, val_interval=10)
+train_cfg = dict(max_epochs=11, val_interval=11)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=10, T_max=10, eta_min=1e-6, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=11, T_max=11, eta_min=1e-6, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.05), clip_grad=dict(max_norm=1))
 default_hooks = dict(logger=dict(interval=10))

@@ -2,7 +2,7 @@
 _base_ = './fpn_convmlp_s_512x512_40k_ade20k.py'
 data_root = 'data/shapes/ade/'
 shapes = dict(task='segmentation', root=data_root)  # drawn there on first use
-crop_size = (128, 128)
+crop_size = (96, 96)
 metainfo = dict(
     classes=('background', 'circle', 'square', 'triangle'),
     palette=[[120, 120, 120], [230, 25, 75], [60, 180, 75], [255, 225, 25]],
@@ -27,12 +27,12 @@ train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train
 val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=400, val_interval=400)
+train_cfg = dict(max_iters=1200, val_interval=1200)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=30, end=400, by_epoch=False),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=100, end=1200, by_epoch=False),
 ]
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=400))
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=500))
 log_processor = dict(window_size=20)
 auto_scale_lr = dict(base_batch_size=8)

@@ -35,7 +35,7 @@ class Task:
 
 TASKS = {
     'detection': Task(size=(160, 128), objects=(2, 6), radius=(11, 30), images=(400, 100)),
-    'segmentation': Task(size=(128, 128), objects=(2, 5), radius=(12, 36), images=(400, 100)),
+    'segmentation': Task(size=(96, 96), objects=(2, 4), radius=(11, 26), images=(400, 100)),
     'classification': Task(size=(64, 64), objects=(1, 1), radius=(14, 28), images=(2000, 500)),
 }
 
