@@ -53,6 +53,10 @@ def problem_with(name: str) -> str | None:
         )
     try:
         importlib.import_module(name)
+        if name in ('mmdet', 'mmseg') and (problem := ops_problem()):
+            return problem
+        for part in ('models', 'datasets') if name in ('mmdet', 'mmseg', 'mmpretrain') else ():
+            importlib.import_module(f'{name}.{part}')  # where their own dependencies are imported
     except ModuleNotFoundError as error:
         if error.name == name:
             return f'{name} is not installed. Install it with:\n  {INSTALL}'
@@ -92,10 +96,7 @@ def require(*names: str) -> None:
         MissingDependency: One cannot be used; the message names the command that mends it.
     """
     for name in names:
-        problem = problem_with(name)
-        if problem is None and name in ('mmdet', 'mmseg'):
-            problem = ops_problem()
-        if problem:
+        if problem := problem_with(name):
             raise MissingDependency(problem)
 
 
