@@ -40,7 +40,7 @@ def draw_predictions(cfg, folder: str) -> None:
     """Switch the framework's visualization hook on."""
     hook = cfg.default_hooks.setdefault('visualization', {})
     if cfg.default_scope == 'mmpretrain':
-        hook.update(type='VisualizationHook', enable=True, out_dir=folder)
+        hook.update(type='VisualizationHook', enable=True, interval=1, out_dir=folder)
     elif cfg.default_scope == 'mmdet':
         hook.update(type='DetVisualizationHook', draw=True, test_out_dir=folder)
     else:

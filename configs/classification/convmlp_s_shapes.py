@@ -4,7 +4,8 @@ data_root = 'data/shapes/imagenet/'
 shapes = dict(task='classification', root=data_root)  # drawn there on first use
 classes = ('circle', 'square', 'triangle')
 
-model = dict(head=dict(num_classes=len(classes)))
+# Mixed images teach little in so few epochs.
+model = dict(head=dict(num_classes=len(classes)), train_cfg=dict(augments=None))
 data_preprocessor = dict(num_classes=len(classes))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -27,7 +28,13 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=2, end=30, convert_to_iter_based=True),
 ]
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',  # float32, for CPUs
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=1),
+)
 custom_hooks = [dict(type='EMAHook', momentum=0.01, priority='ABOVE_NORMAL')]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=32)
