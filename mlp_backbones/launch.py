@@ -121,9 +121,7 @@ def load_config(path: str, options: dict | None = None):
         folder = Path(path).parent
         names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
         close = difflib.get_close_matches(Path(path).name, names, 3, 0.5) or names[:3]
-        raise UserError(
-            f'there is no config {path}' + (f'; in {folder} there is {", ".join(close)}' if close else '')
-        )
+        raise UserError(f'there is no config {path}' + (f'; in {folder} there is {", ".join(close)}' if close else ''))
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
@@ -267,7 +265,9 @@ def _check_writable(folder: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f'cannot write to the work dir {folder}: {error.strerror}; name another with --work-dir') from error
+        raise UserError(
+            f'cannot write to the work dir {folder}: {error.strerror}; name another with --work-dir'
+        ) from error
 
 
 def _check_weights(source: str, setting: str) -> None:

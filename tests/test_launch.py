@@ -143,7 +143,9 @@ class TestBadInput:
         root = tmp_path / 'coco'
         shutil.copytree(shapes / 'coco', root)
         (root / 'annotations/instances_train2017.json').write_text(text)
-        with pytest.raises(UserError, match='instances_train2017.json (is not a COCO annotation file|has no categories)'):
+        with pytest.raises(
+            UserError, match='instances_train2017.json (is not a COCO annotation file|has no categories)'
+        ):
             ready(RETINANET, tmp_path / 'w', data_root=str(root))
 
     def test_missing_imagenet(self, tmp_path):

@@ -30,7 +30,9 @@ def options(config, shapes, batch=2):
     loop = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'default_hooks.checkpoint.interval=3']
     if task != 'segmentation':
         loop = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
-    loaders = [f'{s}_dataloader.{k}' for s in ('train', 'val', 'test') for k in ('num_workers=0', 'persistent_workers=False')]
+    loaders = [
+        f'{s}_dataloader.{k}' for s in ('train', 'val', 'test') for k in ('num_workers=0', 'persistent_workers=False')
+    ]
     return [
         f'data_root={shapes / DATA[task]}/',
         f'train_dataloader.batch_size={batch}',
@@ -43,9 +45,7 @@ def options(config, shapes, batch=2):
 
 
 def run(*command, cwd, check=True, **env):
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
-    )
+    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 
@@ -69,7 +69,9 @@ def test_train_resume_and_test(config, shapes, tmp_path):
     last = Path((tmp_path / 'work/last_checkpoint').read_text())
     assert last.is_file()
 
-    again = run(sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'work', '--resume', *settings, cwd=tmp_path)
+    again = run(
+        sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'work', '--resume', *settings, cwd=tmp_path
+    )
     assert f'Load checkpoint from {last}' in again.stdout + again.stderr
 
     out = 'masks' if config == SEGMENTATION else 'predictions.pkl'
@@ -99,7 +101,9 @@ def test_coco_config_on_another_folder(name, shapes, tmp_path):
     settings = [f'data_root={shapes / "coco"}', 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=1']
     settings += ['default_hooks.logger.interval=1', *ANY_SCORE[DETECTION if name == 'retinanet' else MASK]]
     settings += [f'{s}_dataloader.dataset.pipeline.{i}.scale=(160,128)' for s, i in (('train', 2), ('val', 1))]
-    done = run(sys.executable, ROOT / 'tools/train.py', config, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
+    done = run(
+        sys.executable, ROOT / 'tools/train.py', config, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path
+    )
     assert 'has classes of its own, circle, square, triangle' in done.stdout
     training, evaluation = history(tmp_path / 'w')
     assert len(training) == 3 and 'coco/bbox_mAP' in evaluation[-1]

@@ -66,7 +66,9 @@ def main() -> int:
         texts = [f'{names[label]} {score:.2f}' for label, score in zip(labels, found['scores'][order].tolist())]
         right = draw(image, found['bboxes'][order].tolist(), labels, texts, zoom)
         gap = np.full((left.shape[0], 4, 3), 255, np.uint8)
-        tiles.append(cv2.copyMakeBorder(np.hstack([left, gap, right]), 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=(255,) * 3))
+        tiles.append(
+            cv2.copyMakeBorder(np.hstack([left, gap, right]), 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=(255,) * 3)
+        )
     height = max(t.shape[0] for t in tiles)
     tiles = [cv2.copyMakeBorder(t, 0, height - t.shape[0], 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3) for t in tiles]
     while len(tiles) % args.columns:

@@ -2,7 +2,9 @@ _base_ = ['_base_/convmlp.py', '_base_/cifar10.py', '_base_/transfer_50e.py', '_
 model = dict(
     backbone=dict(
         arch='large',
-        init_cfg=dict(type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_l_imagenet.pth'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_l_imagenet.pth'
+        ),
     ),
     head=dict(in_channels=768, num_classes=10),
 )

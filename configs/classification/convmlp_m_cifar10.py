@@ -2,7 +2,9 @@ _base_ = ['_base_/convmlp.py', '_base_/cifar10.py', '_base_/transfer_50e.py', '_
 model = dict(
     backbone=dict(
         arch='medium',
-        init_cfg=dict(type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_m_imagenet.pth'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_m_imagenet.pth'
+        ),
     ),
     head=dict(num_classes=10),
 )

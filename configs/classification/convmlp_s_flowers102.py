@@ -2,7 +2,9 @@ _base_ = ['_base_/convmlp.py', '_base_/flowers102.py', '_base_/transfer_50e.py',
 model = dict(
     backbone=dict(
         arch='small',
-        init_cfg=dict(type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
+        ),
     ),
     head=dict(num_classes=102),
 )

@@ -23,18 +23,18 @@ test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=30, val_interval=10)
+train_cfg = dict(max_epochs=16, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=2, end=30, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=2, end=16, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',  # float32, for CPUs
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=1),
 )
 custom_hooks = [dict(type='EMAHook', momentum=0.01, priority='ABOVE_NORMAL')]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=10))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))
 auto_scale_lr = dict(base_batch_size=32)

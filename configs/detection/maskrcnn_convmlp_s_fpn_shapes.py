@@ -8,9 +8,7 @@ model = dict(
     backbone=dict(init_cfg=None),
     roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))),
     # Few regions: the heads take most of the time on a CPU.
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32))
-    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
 train_pipeline = [
@@ -37,12 +35,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, eta_min=1e-6, convert_to_iter_based=True),
 ]
-# From scratch, the fully connected layers of the heads do not stand the learning rate that the backbone wants.
-optim_wrapper = dict(
-    optimizer=dict(lr=5e-4, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys=dict(roi_head=dict(lr_mult=0.2))),
-    clip_grad=dict(max_norm=1),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=0.05), clip_grad=dict(max_norm=1))
 default_hooks = dict(logger=dict(interval=10))
 log_processor = dict(window_size=10)
 auto_scale_lr = dict(base_batch_size=8)

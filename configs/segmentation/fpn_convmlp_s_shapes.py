@@ -8,9 +8,7 @@ metainfo = dict(
     palette=[[120, 120, 120], [230, 25, 75], [60, 180, 75], [255, 225, 25]],
 )
 
-model = dict(
-    data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None), decode_head=dict(num_classes=4)
-)
+model = dict(data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None), decode_head=dict(num_classes=4))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),

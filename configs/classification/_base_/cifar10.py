@@ -3,9 +3,7 @@ data_root = 'data/cifar10/'
 # The images come in RGB.
 data_preprocessor = dict(num_classes=10, mean=[125.307, 122.961, 113.858], std=[62.985, 62.093, 66.708], to_rgb=False)
 train_pipeline = [
-    dict(
-        type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',

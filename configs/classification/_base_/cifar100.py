@@ -3,9 +3,7 @@ data_root = 'data/cifar100/'
 # The images come in RGB.
 data_preprocessor = dict(num_classes=100, mean=[129.31, 124.109, 112.404], std=[68.213, 65.407, 70.406], to_rgb=False)
 train_pipeline = [
-    dict(
-        type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',

@@ -3,9 +3,7 @@ data_root = 'data/flowers102/'
 data_preprocessor = dict(num_classes=102, mean=[111.002, 96.212, 73.236], std=[75.633, 62.602, 68.799], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',
