@@ -67,13 +67,14 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
 def _statistics_untouched(module: nn.Module):
     """Keep BatchNorm from counting a batch a second time while a checkpoint recomputes it."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False  # batch statistics are still used, running ones are left alone
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, counter) in zip(norms, kept):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def checkpoint(module: nn.Module, x: Tensor) -> Tensor:

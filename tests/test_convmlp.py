@@ -202,7 +202,7 @@ def test_checkpointing_changes_nothing():
     x = torch.randn(2, 3, 64, 96)
     for model in (plain, saving):
         sum(f.square().sum() for f in model.train()(x)).backward()
-    for (name, p), q in zip(plain.named_parameters(), saving.named_parameters()):
+    for (name, p), q in zip(plain.named_parameters(), saving.parameters()):
         torch.testing.assert_close(p.grad, q.grad, msg=name)
     for (name, a), b in zip(plain.named_buffers(), saving.buffers()):
         torch.testing.assert_close(a, b, msg=name)  # BatchNorm counted the batch once
@@ -300,7 +300,7 @@ def test_layer_decay_of_mmpretrain():
     wrapper = build_optim_wrapper(
         model,
         dict(
-            optimizer=dict(type='AdamW', lr=1.0),
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
             constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
             paramwise_cfg=dict(layer_decay_rate=0.5),
         ),
