@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import traceback
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -238,9 +237,10 @@ def _adopt_categories(cfg) -> None:
     nodes = [n for n in _nodes([loader.get('dataset') for loader in loaders]) if n.get('type') == 'CocoDataset']
     if not nodes or any(n.get('metainfo') for n in nodes):
         return
-    path = next((p for n in nodes if Path(p := os.path.join(n.get('data_root') or '', n['ann_file'])).is_file()), None)
-    if path is None:
+    paths = [p for n in nodes if Path(p := os.path.join(n.get('data_root') or '', n['ann_file'])).is_file()]
+    if not paths:
         return
+    path = min(paths, key=os.path.getsize)  # any of them tells; COCO's training file is half a gigabyte
     try:
         categories = json.loads(Path(path).read_text())['categories']
         names = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
@@ -299,7 +299,7 @@ def _check_weights(source: str, setting: str) -> None:
             with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
                 shutil.copyfileobj(answer, partial)
         os.replace(partial.name, target)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         if partial is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial.name)

@@ -4,7 +4,7 @@ Original code: https://github.com/SHI-Labs/Convolutional-MLPs. Parameter names a
 checkpoints load as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional, Union
 
 import torch
@@ -62,9 +62,9 @@ class ConvStage(nn.Module):
         )
         self.downsample = nn.Conv2d(channels, dim, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, run=None) -> Tensor:
+    def forward(self, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         for block in self.conv_blocks:
-            x = x + (run(block, x) if run else block(x))
+            x = x + run(block, x)
         return self.downsample(x)
 
 
@@ -116,10 +116,10 @@ class MLPStage(nn.Module):
         self.blocks = nn.ModuleList(ConvMLPBlock(dim, mlp_ratio, rate) for rate in rates)
         self.downsample_mlp = nn.Identity() if out_dim is None else ConvDownsample(dim, out_dim)
 
-    def forward(self, x: Tensor, run=None) -> Tensor:
+    def forward(self, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
         for block in self.blocks:
-            x = run(block, x) if run else block(x)
+            x = run(block, x)
         return self.downsample_mlp(x.permute(0, 3, 1, 2))
 
 
@@ -225,17 +225,16 @@ class ConvMLP(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        run = self._run if self.with_cp else None
         outs = []
         for index in range(self.num_built):
             if index == 0:
                 x = self._run(self.tokenizer, x)
             elif index == 1:
-                x = self.conv_stages(x, run)
+                x = self.conv_stages(x, self._run)
             elif index == 2:
-                x = self.stages[0](x, run)
+                x = self.stages[0](x, self._run)
             else:
-                x = self.stages[2](self.stages[1](x, run), run)
+                x = self.stages[2](self.stages[1](x, self._run), self._run)
                 if self.norm is not None:
                     x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             if index in self.out_indices:
