@@ -13,6 +13,10 @@ __version__ = '0.1.0'
 # Public name -> the module that defines it.
 _PUBLIC = {
     'ConvMLP': 'mlp_backbones.backbones',
+    'ResMLP': 'mlp_backbones.backbones',
+    'GMLP': 'mlp_backbones.backbones',
+    'RepMLP': 'mlp_backbones.backbones',
+    'SimpleFeaturePyramid': 'mlp_backbones.necks',
     'MODELS': 'mlp_backbones.registry',
     'check_environment': 'mlp_backbones.environment',
 }
@@ -36,6 +40,7 @@ def __dir__():
 if importlib.util.find_spec('mmengine') is not None:
     try:
         from . import backbones as _backbones  # noqa: F401  (registers the plain names)
+        from . import necks as _necks  # noqa: F401
     except ImportError:
         # A broken mmengine must not break `import mlp_backbones`: __getattr__ names what is wrong.
         pass

@@ -28,6 +28,118 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class Affine(nn.Module):
+    """A scale and a shift for each channel, ``alpha * x + beta``: (..., C) -> (..., C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.beta, self.alpha, x)
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches, embedded: (N, in_channels, H, W) -> (N, C, H/patch, W/patch)."""
+
+    def __init__(self, in_channels: int, channels: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class TokenMixing(nn.Module):
+    """A linear layer over the tokens of a grid, the same for every channel: (B, L, C) -> (B, L, C).
+
+    Args:
+        grid (tuple[int, int]): Rows and columns; L is their product.
+    """
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        length = grid[0] * grid[1]
+        self.weight = nn.Parameter(torch.empty(length, length))
+        self.bias = nn.Parameter(torch.zeros(length))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The channels stay the last dimension: a product from the left instead of two transpositions.
+        weight = self.weight.expand(x.shape[0], -1, -1)
+        return torch.baddbmm(self.bias[:, None].to(x.dtype), weight, x)
+
+    def extra_repr(self) -> str:
+        return f'grid={self.grid}'
+
+
+def _interpolation(source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """The matrix (target tokens, source tokens) that resizes a map; its rows sum to 1."""
+    length = source[0] * source[1]
+    basis = torch.eye(length, dtype=torch.float64).view(1, length, *source)
+    resized = nn.functional.interpolate(basis, target, mode='bilinear', align_corners=False, antialias=True)
+    return resized.flatten(2)[0].T
+
+
+def resize_token_mixing(
+    weight: Tensor, bias: Tensor, source: tuple[int, int], target: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The weights of a ``TokenMixing`` for another grid.
+
+    The new layer does what the old one would do between two resizings of the map: it takes the map to the old grid,
+    mixes there, and takes the result back. A map that is constant in space keeps its answer.
+
+    Args:
+        weight (Tensor): (L, L), L the tokens of ``source``.
+        bias (Tensor): (L,).
+        source (tuple[int, int]): Rows and columns of the old grid.
+        target (tuple[int, int]): Rows and columns of the new one.
+
+    Returns:
+        tuple[Tensor, Tensor]: Weight (L', L') and bias (L',), as exact as float64 makes them.
+    """
+    if tuple(source) == tuple(target):
+        return weight, bias
+    down, up = _interpolation(target, source), _interpolation(source, target)
+    return (up @ weight.double().cpu() @ down).to(weight), (up @ bias.double().cpu()).to(bias)
+
+
+def to_windows(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cut a map into windows: (N, H, W, C), H and W multiples of the grid -> (N * windows, L, C)."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // grid[0], grid[0], width // grid[1], grid[1], channels)
+    return x.transpose(2, 3).reshape(-1, grid[0] * grid[1], channels)
+
+
+def from_windows(x: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Put windows together again: (N * windows, L, C) -> (N, H, W, C), ``size`` being (H, W)."""
+    rows, columns = size[0] // grid[0], size[1] // grid[1]
+    x = x.reshape(-1, rows, columns, grid[0], grid[1], x.shape[-1])
+    return x.transpose(2, 3).reshape(-1, *size, x.shape[-1])
+
+
+class WindowPropagation(nn.Module):
+    """What windows tell each other: a depthwise convolution over the whole map, added to it.
+
+    It starts at zero, so that a pretrained model is unchanged at first: (N, H, W, C) -> (N, H, W, C).
+
+    Args:
+        channels (int): Channels of the map.
+        kernel_size (int): Odd. Defaults to 3.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 def drop_path(rate: float) -> nn.Module:
     """Stochastic depth per sample (arXiv 1603.09382), or the identity at rate 0."""
     return StochasticDepth(rate, 'row') if rate > 0 else nn.Identity()

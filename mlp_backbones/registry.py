@@ -8,7 +8,12 @@ plain name ``type='ConvMLP'`` works as well.
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mlp_backbones', locations=['mlp_backbones.backbones'])
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope='mlp_backbones',
+    locations=['mlp_backbones.backbones', 'mlp_backbones.necks'],
+)
 
 
 def register_model(cls: type) -> type:

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torchvision
 from fvcore.nn import FlopCountAnalysis
 from goldens import difference, image, load
 from torch import nn
@@ -167,16 +168,29 @@ class CopyCounter(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('weights', [torch.contiguous_format, torch.channels_last])
-def test_no_layout_copy_after_the_image(weights):
+def test_no_layout_copy_between_the_stages(weights):
     model = ConvMLP(TINY).eval().to(memory_format=weights)
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad(), CopyCounter() as counter:
         features = model(x)
-    assert sum(counter.counts.values()) == 1, counter.counts  # the image itself
+    assert sum(counter.counts.values()) == 1 + 4, counter.counts  # the image itself, and each map as it leaves
+    assert all(f.is_contiguous() for f in features)
+    x = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), CopyCounter() as counter:
-        model(x.contiguous(memory_format=torch.channels_last))
-    assert sum(counter.counts.values()) == 1, counter.counts  # the call to contiguous above
+        features = model(x)
+    assert not counter.counts, counter.counts
     assert all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
+
+
+def test_roi_align_of_mmcv_reads_the_maps_right():
+    # It ignores strides: maps in the channels-last format would give garbage without an error.
+    roi_align = pytest.importorskip('mmcv.ops').roi_align
+    with torch.no_grad():
+        features = ConvMLP(TINY).eval()(torch.randn(1, 3, 64, 96))
+    rois = torch.tensor([[0.0, 8.0, 4.0, 60.0, 50.0]])
+    for feature, stride in zip(features, (4, 8, 16, 32)):
+        expected = torchvision.ops.roi_align(feature, rois, 7, 1 / stride, aligned=True)
+        torch.testing.assert_close(roi_align(feature, rois, 7, 1 / stride), expected)
 
 
 def test_channels_last_equals_contiguous():

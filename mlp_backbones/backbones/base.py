@@ -66,6 +66,34 @@ def resolve_out_indices(name: str, out_indices: Union[int, Sequence[int]], num_s
     return tuple(indices)
 
 
+def resolve_img_size(name: str, img_size: Union[int, Sequence[int]], divisor: int) -> tuple[int, int]:
+    """``img_size`` as (height, width).
+
+    Args:
+        name (str): The family, for messages.
+        img_size (int | Sequence[int]): A side, or (height, width), in pixels.
+        divisor (int): What both must be multiples of.
+
+    Raises:
+        TypeError: Neither an int nor two ints.
+        ValueError: Not a positive multiple of ``divisor``.
+    """
+    sides = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if (
+        not isinstance(sides, Sequence)
+        or len(sides) != 2
+        or not all(isinstance(n, int) and not isinstance(n, bool) for n in sides)
+    ):
+        raise TypeError(f'{name}: img_size must be an int or (height, width), got {img_size!r}')
+    if any(n < 1 or n % divisor for n in sides):
+        near = [max(divisor, round(n / divisor) * divisor) for n in sides]
+        raise ValueError(
+            f'{name}: img_size must be a multiple of {divisor} pixels in height and width, got {img_size!r}; '
+            f'the nearest is {tuple(near)}'
+        )
+    return tuple(sides)
+
+
 class BaseBackbone(BaseModule):
     """Base of the backbones.
 
@@ -138,6 +166,36 @@ class BaseBackbone(BaseModule):
         """``module(x)``, checkpointed where ``with_cp`` asks for it."""
         return checkpoint(module, x) if self.with_cp and torch.is_grad_enabled() else module(x)
 
+    def _emit(self, feature: Tensor, image: Tensor) -> Tensor:
+        """A feature map in the memory format of the image it was computed from.
+
+        mmcv's RoIAlign reads its input as contiguous whatever its strides are, and then returns garbage without a
+        word (https://github.com/open-mmlab/mmcv/issues/2203): a contiguous image must give contiguous maps.
+        """
+        if image.is_contiguous():
+            return feature.contiguous()
+        return feature.contiguous(memory_format=torch.channels_last)
+
+    def adapt_state_dict(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The backbone's tensors of a checkpoint as this very model holds them; every way of loading passes here.
+
+        Args:
+            tensors (dict[str, Tensor]): By their names within the backbone.
+
+        Raises:
+            RuntimeError: They belong to a model that this one cannot become.
+        """
+        return tensors
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        own = {k[len(prefix) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
+        state_dict.update({prefix + k: v for k, v in self.adapt_state_dict(own).items()})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _may_be_missing(self, name: str) -> bool:
+        """Whether a pretrained checkpoint may come without this tensor, whose initial value changes nothing."""
+        return name.endswith('num_batches_tracked')  # absent from very old files
+
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
@@ -183,10 +241,9 @@ class BaseBackbone(BaseModule):
 
     def _load_pretrained(self, checkpoint: str, prefix: Optional[str] = None, map_location: str = 'cpu') -> None:
         source = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
-        loaded = _backbone_tensors(source, prefix)
+        loaded = self.adapt_state_dict(_backbone_tensors(source, prefix))
         own = self.state_dict()
-        counters = {k for k in own if k.endswith('num_batches_tracked')}  # absent from very old files
-        missing = sorted(own.keys() - loaded.keys() - counters)
+        missing = sorted(k for k in own.keys() - loaded.keys() if not self._may_be_missing(k))
         wrong = [
             f'{k}: {tuple(loaded[k].shape)} in the file, {tuple(v.shape)} in the model'
             for k, v in own.items()

@@ -131,7 +131,8 @@ class ConvMLP(BaseBackbone):
     `original code <https://github.com/SHI-Labs/Convolutional-MLPs>`_.
 
     Whatever the memory format of the input and of the weights, the image is brought into the channels-last format
-    once; from there on convolutions and linear layers read the same memory, and no layout copy is made.
+    once; from there on convolutions and linear layers read the same memory, and no layout copy is made. The feature
+    maps leave in the memory format of the image.
 
     Args:
         arch (str | dict): 'small', 'medium' or 'large' ('s', 'm', 'l'), or a dict with the keys ``channels`` (of the
@@ -224,7 +225,7 @@ class ConvMLP(BaseBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x)
-        x = x.contiguous(memory_format=torch.channels_last)
+        image, x = x, x.contiguous(memory_format=torch.channels_last)
         outs = []
         for index in range(self.num_built):
             if index == 0:
@@ -238,7 +239,7 @@ class ConvMLP(BaseBackbone):
                 if self.norm is not None:
                     x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             if index in self.out_indices:
-                outs.append(x)
+                outs.append(self._emit(x, image))
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

@@ -1,0 +1,102 @@
+"""The simple feature pyramid of ViTDet (arXiv 2203.16527): every scale from the one map of a plain backbone.
+
+Original code: https://github.com/facebookresearch/detectron2, projects/ViTDet.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..layers import build_norm
+from ..registry import register_model
+
+
+@register_model
+class SimpleFeaturePyramid(BaseModule):
+    """Maps of several strides from the last map of a backbone that has one stride only, such as ResMLP or gMLP.
+
+    Finer maps come from transposed convolutions, coarser ones from max pooling of the backbone's map; each is then
+    projected by a 1x1 and a 3x3 convolution. Strides beyond twice the backbone's are subsampled from the map before.
+
+    Args:
+        in_channels (int | Sequence[int]): Channels of the backbone's map.
+        out_channels (int): Channels of every output. Defaults to 256.
+        in_stride (int): Stride of the backbone's map, in pixels. Defaults to 16.
+        out_strides (Sequence[int]): Strides of the outputs, ascending, each ``in_stride`` times a power of two.
+            Defaults to (4, 8, 16, 32), those of Semantic FPN; Mask R-CNN takes (4, 8, 16, 32, 64), RetinaNet
+            (8, 16, 32, 64, 128).
+        norm_cfg (Mapping): The normalisation after each convolution. Defaults to ``dict(type='BN')``.
+        init_cfg (dict | list[dict], optional): mmengine's initialisation config.
+
+    Shape:
+        - Input: a sequence whose last item is (N, in_channels, H, W).
+        - Output: a tuple of maps (N, out_channels, H * in_stride / stride, W * in_stride / stride), rounded up.
+
+    Raises:
+        TypeError, ValueError: An argument or an input that is not as described above.
+    """
+
+    def __init__(
+        self,
+        in_channels: Union[int, Sequence[int]],
+        out_channels: int = 256,
+        in_stride: int = 16,
+        out_strides: Sequence[int] = (4, 8, 16, 32),
+        norm_cfg: Mapping = dict(type='BN'),
+        init_cfg: Optional[Union[dict, list]] = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if isinstance(in_channels, Sequence):
+            if len(in_channels) != 1:
+                raise ValueError(f'SimpleFeaturePyramid takes one map, got in_channels={in_channels!r}')
+            in_channels = in_channels[0]
+        steps = [math.log2(stride / in_stride) for stride in out_strides]
+        if not steps or any(s != int(s) for s in steps) or list(out_strides) != sorted(set(out_strides)):
+            raise ValueError(
+                f'SimpleFeaturePyramid: out_strides must ascend, each in_stride={in_stride} times a power of two, '
+                f'got {tuple(out_strides)}'
+            )
+        if in_channels % 2 ** max(0, -int(steps[0])):
+            raise ValueError(
+                f'SimpleFeaturePyramid halves the channels with each doubling of the size: in_channels={in_channels} '
+                f'does not allow stride {out_strides[0]} from {in_stride}'
+            )
+        self.in_channels = in_channels
+        self.out_channels = (out_channels,) * len(out_strides)
+        self.out_strides = tuple(out_strides)
+        self.scales = nn.ModuleList(
+            self._scale(in_channels, out_channels, int(step), norm_cfg) for step in steps if step <= 1
+        )
+        if not self.scales:
+            raise ValueError(
+                f'SimpleFeaturePyramid: at least one of out_strides must be up to {2 * in_stride}, got {out_strides}'
+            )
+        # Of stride s / (stride of the map before).
+        self.subsampling = [b // a for a, b in zip(self.out_strides, self.out_strides[1:])][len(self.scales) - 1 :]
+
+    @staticmethod
+    def _scale(in_channels: int, out_channels: int, step: int, norm_cfg: Mapping) -> nn.Sequential:
+        layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if step == 1 else []
+        channels = in_channels
+        for i in range(-step):
+            if i:
+                layers += [build_norm(norm_cfg, channels), nn.GELU()]
+            layers.append(nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
+            channels //= 2
+        layers += [nn.Conv2d(channels, out_channels, 1, bias=False), build_norm(norm_cfg, out_channels)]
+        layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), build_norm(norm_cfg, out_channels)]
+        return nn.Sequential(*layers)
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        x = inputs[-1]
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'SimpleFeaturePyramid takes a map of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}'
+            )
+        outs = [scale(x) for scale in self.scales]
+        for stride in self.subsampling:
+            outs.append(nn.functional.max_pool2d(outs[-1], 1, stride=stride))
+        return tuple(outs)
