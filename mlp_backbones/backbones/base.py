@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..checkpoints import Dialect
 from ..layers import checkpoint
 
 
@@ -120,6 +121,7 @@ class BaseBackbone(BaseModule):
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
     """
 
+    dialects: tuple[Dialect, ...] = ()  # other libraries' names that a checkpoint may come with
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -185,6 +187,10 @@ class BaseBackbone(BaseModule):
         Raises:
             RuntimeError: They belong to a model that this one cannot become.
         """
+        for dialect in self.dialects:
+            if dialect.recognises(tensors):
+                print_log(f'{type(self).__name__}: the checkpoint has the names of {dialect.name}', logger='current')
+                return dialect.convert(tensors)
         return tensors
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints import REPMLP
 from ..layers import build_norm, drop_path
 from ..registry import register_model
 from .base import BaseBackbone, resolve_arch, resolve_img_size
@@ -263,6 +264,8 @@ class RepMLP(BaseBackbone):
         >>> [tuple(f.shape) for f in RepMLP('t224').eval()(torch.rand(1, 3, 224, 320))]
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
+
+    dialects = REPMLP
 
     def __init__(
         self,

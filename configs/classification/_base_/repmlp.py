@@ -1,0 +1,13 @@
+# BatchNorm, mean over positions, linear.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mlp_backbones.RepMLP', arch='t224', out_indices=(3,), final_norm=True),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.4), dict(type='CutMix', alpha=1.0)]),
+)

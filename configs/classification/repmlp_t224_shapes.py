@@ -1,0 +1,7 @@
+# RepMLP-T224 from scratch on the synthetic shapes; data and schedule are ConvMLP-S's.
+_base_ = './convmlp_s_shapes.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mlp_backbones.RepMLP', arch='t224', img_size=64, out_indices=(3,), final_norm=True
+    ),
+)

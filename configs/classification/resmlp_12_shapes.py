@@ -1,0 +1,6 @@
+# ResMLP-12 from scratch on the synthetic shapes; data and schedule are ConvMLP-S's.
+_base_ = './convmlp_s_shapes.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mlp_backbones.ResMLP', arch='12', img_size=64, final_norm=True),
+    head=dict(in_channels=384),
+)

@@ -1,0 +1,11 @@
+# Semantic FPN with ResMLP-12 from scratch on the synthetic shapes; data and schedule are ConvMLP-S's.
+_base_ = './fpn_convmlp_s_shapes.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mlp_backbones.ResMLP', arch='12', img_size=96, final_norm=True),
+    neck=dict(
+        _delete_=True,
+        type='mlp_backbones.SimpleFeaturePyramid',
+        in_channels=384,
+        out_strides=(4, 8, 16, 32),
+    ),
+)
