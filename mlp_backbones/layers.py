@@ -68,8 +68,7 @@ class TokenMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The channels stay the last dimension: a product from the left instead of two transpositions.
-        weight = self.weight.expand(x.shape[0], -1, -1)
-        return torch.baddbmm(self.bias[:, None].to(x.dtype), weight, x)
+        return torch.bmm(self.weight.expand(x.shape[0], -1, -1), x) + self.bias[:, None]
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}'

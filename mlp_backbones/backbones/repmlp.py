@@ -87,9 +87,10 @@ class TileLinear(nn.Module):
         length = self.weight.shape[1]
         weight = self.weight.view(self.share_sets, length, length).transpose(1, 2)
         x = x.transpose(0, 1)  # (B, S, L) -> (S, B, L), a view
-        if self.bias is None:
-            return torch.bmm(x, weight).transpose(0, 1)
-        return torch.baddbmm(self.bias.view(self.share_sets, 1, length).to(x.dtype), x, weight).transpose(0, 1)
+        x = torch.bmm(x, weight)
+        if self.bias is not None:
+            x = x + self.bias.view(self.share_sets, 1, length)
+        return x.transpose(0, 1)
 
 
 class RepMLPBlock(nn.Module):

@@ -3,7 +3,6 @@
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=400, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-train_dataloader = dict(batch_size=256)
 param_scheduler = [
     dict(type='LinearLR', start_factor=2e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=400, convert_to_iter_based=True),
