@@ -223,3 +223,25 @@ class TestBadInput:
     def test_scripts(self, script, args, words):
         done = subprocess.run([ROOT / 'tools' / script, *args], capture_output=True, text=True)
         assert done.returncode == 2 and words in done.stderr
+
+    @pytest.mark.parametrize('tool', ['train', 'test'])
+    def test_slurm(self, tool, tmp_path):
+        """What srun is asked to run, with a stand-in for srun that prints it."""
+        (tmp_path / 'srun').write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        (tmp_path / 'srun').chmod(0o755)
+        arguments = ['part', 'my job', 'c.py', 'some place', '--cfg-options', 'a=b c']
+        settings = dict(
+            GPUS='16', SRUN_ARGS='--time=1:00 --qos=x', PYTHON='py', PATH=f'{tmp_path}:{os.environ["PATH"]}'
+        )
+        done = subprocess.run(
+            [ROOT / f'tools/slurm_{tool}.sh', *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **settings},
+        )
+        asked = done.stdout.splitlines()
+        assert asked[:6] == ['-p', 'part', '--job-name=my job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8']
+        assert asked[6:11] == ['--cpus-per-task=5', '--kill-on-bad-exit=1', '--time=1:00', '--qos=x', 'py']
+        place = ['--work-dir', 'some place'] if tool == 'train' else ['some place']
+        end = ['c.py', *place, '--cfg-options', 'a=b c', '--launcher', 'slurm']
+        assert asked[11:] == ['-u', str(ROOT / f'tools/{tool}.py'), *end]

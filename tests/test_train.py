@@ -95,6 +95,31 @@ def test_train_resume_and_test(config, shapes, tmp_path):
         assert (tmp_path / 'picture.png').stat().st_size > 10_000
 
 
+OTHERS = {
+    f'{task}/{name}': metric
+    for family, neck in (('resmlp_12', 'sfp'), ('gmlp_ti16', 'sfp'), ('repmlp_t224', 'fpn'))
+    for task, name, metric in (
+        ('detection', f'retinanet_{family}_{neck}_shapes.py', METRIC[DETECTION]),
+        ('detection', f'maskrcnn_{family}_{neck}_shapes.py', METRIC[MASK]),
+        ('segmentation', f'{neck}_{family}_shapes.py', METRIC[SEGMENTATION]),
+        ('classification', f'{family}_shapes.py', METRIC[CLASSIFICATION]),
+    )
+}
+
+
+@pytest.mark.parametrize('config', OTHERS)
+def test_the_other_families_train_and_evaluate(config, shapes, tmp_path):
+    settings = options(config, shapes)
+    if config.startswith('detection'):
+        settings += ANY_SCORE[MASK if 'maskrcnn' in config else DETECTION]
+    name = ROOT / 'configs' / config
+    run(sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
+    training, evaluation = history(tmp_path / 'w')
+    assert [r['step'] for r in training][-1] == 3
+    assert all(0 < r['loss'] < 1e3 for r in training)
+    assert OTHERS[config] in evaluation[-1]
+
+
 @pytest.mark.parametrize('name', ['retinanet', 'maskrcnn'])
 def test_coco_config_on_another_folder(name, shapes, tmp_path):
     config = ROOT / f'configs/detection/{name}_convmlp_s_fpn_1x_coco.py'

@@ -1,14 +1,17 @@
-# Shared by dist_train.sh and dist_test.sh: `launch TOOL GPUS ARGS...` runs tools/TOOL.py under torchrun.
+# Shared by the dist_ and slurm_ scripts.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# The repository's own environment serves where none is active.
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  python=python
+  [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
+fi
+
+# launch TOOL PROCESSES ARGS...: run tools/TOOL.py under torchrun.
 # NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. On one node a free port is found when PORT is not set.
 launch() {
-  local root tool=$1 gpus=$2 python=${PYTHON:-}
+  local tool=$1 gpus=$2
   shift 2
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  # The repository's own environment serves where none is active.
-  if [ -z "$python" ]; then
-    python=python
-    [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
-  fi
   [[ $gpus =~ ^[1-9][0-9]*$ ]] || { echo "error: the number of processes must be a positive number, got '$gpus'" >&2; exit 2; }
   local nnodes=${NNODES:-1} rendezvous
   if [ "$nnodes" -eq 1 ] && [ -z "${PORT:-}" ]; then
@@ -18,4 +21,17 @@ launch() {
   fi
   exec "$python" -m torch.distributed.run --nnodes "$nnodes" --nproc_per_node "$gpus" "${rendezvous[@]}" \
     "$root/tools/$tool.py" "$@" --launcher pytorch
+}
+
+# slurm TOOL PARTITION JOB_NAME ARGS...: run tools/TOOL.py under srun.
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS are as in OpenMMLab.
+slurm() {
+  local tool=$1 partition=$2 job=$3
+  shift 3
+  local gpus=${GPUS:-8} extra
+  local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+  read -ra extra <<<"${SRUN_ARGS:-}"
+  exec srun -p "$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${extra[@]+"${extra[@]}"} \
+    "$python" -u "$root/tools/$tool.py" "$@" --launcher slurm
 }
