@@ -4,23 +4,18 @@ The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmse
 """
 
 import argparse
-import contextlib
 import difflib
 import importlib
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import traceback
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .environment import MissingDependency, require
-
-DOWNLOAD_TIMEOUT = 20  # seconds to wait for a weights' host to answer
 
 
 class UserError(Exception):
@@ -276,7 +271,7 @@ def _check_weights(source: str, setting: str) -> None:
     Raises:
         UserError: The path does not exist, or the URL cannot be had.
     """
-    import torch
+    from .checkpoints import CheckpointError, fetch
 
     help_ = f'Give another with --cfg-options {setting}=PATH_OR_URL'
     if '.init_cfg' in setting:
@@ -285,25 +280,11 @@ def _check_weights(source: str, setting: str) -> None:
         if not Path(source).is_file():
             raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
         return
-    if not source.startswith(('http://', 'https://')):
-        return
-    cache = Path(torch.hub.get_dir()) / 'checkpoints'
-    target = cache / source.rsplit('/', 1)[-1]
-    if target.is_file():
-        return
-    print(f'Downloading {source} to {target}', flush=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = None
-    try:
-        with urllib.request.urlopen(source, timeout=DOWNLOAD_TIMEOUT) as answer:
-            with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
-                shutil.copyfileobj(answer, partial)
-        os.replace(partial.name, target)
-    except (OSError, ValueError) as error:
-        if partial is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial.name)
-        raise UserError(f'cannot download {source} ({setting}): {error}. {help_}') from error
+    if source.startswith(('http://', 'https://')):
+        try:
+            fetch(source)
+        except CheckpointError as error:
+            raise UserError(f'{error} ({setting}). {help_}') from error
 
 
 def _adapt_to_device(cfg) -> None:

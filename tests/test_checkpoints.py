@@ -1,25 +1,118 @@
-"""Weights under other libraries' names are the same weights."""
+"""Weights under any names, through every door, are the same weights; files that are none are refused."""
 
+import copy
+import pickle
+import shutil
+
+import numpy as np
 import pytest
 import torch
-from goldens import difference, image, load
+from families import TINY, tiny
+from goldens import FOLDER, difference, image, load
+from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mlp_backbones import RepMLP, ResMLP
-from mlp_backbones.checkpoints import REPMLP, RESMLP
+from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
+from mlp_backbones.checkpoints import CheckpointError, read_checkpoint, sha256, state_dict_of
+
+GOLDENS = {
+    'convmlp_s': dict(type='ConvMLP', arch='s', out_indices=(3,)),
+    'timm_resmlp_12_224': dict(type='ResMLP', arch='12'),
+    'deit_resmlp_12': dict(type='ResMLP', arch='12'),
+    'timm_gmlp_ti16_224': dict(type='GMLP', arch='ti16'),
+    'repmlpnet_t224': dict(type='RepMLP', arch='t224', out_indices=(3,)),
+    'repmlpnet_t224_deploy': dict(type='RepMLP', arch='t224', out_indices=(3,), deploy=True),
+}
+PADDLE = FOLDER.parent / 'paddle'  # written by paddlepaddle 2.6.2 from small models of PaddleViT's code
+NAMES = {ConvMLP: 'convmlp', ResMLP: 'resmlp', GMLP: 'gmlp', RepMLP: 'repmlp'}
 
 
-def test_resmlp_of_deit():
-    facts, checkpoint, answers = load('deit_resmlp_12')
-    before = {k: v.clone() for k, v in checkpoint.items()}
-    model = nn.Module()
-    model.backbone, model.head = ResMLP('12', final_norm=True).eval(), nn.Linear(384, 1000)
-    model.load_state_dict({k if k.startswith('head.') else f'backbone.{k}': v for k, v in checkpoint.items()})
-    logits = model.head(model.backbone(image(*facts['input'][:1], *facts['input'][2:], seed=0))[-1].mean((2, 3)))
-    assert difference(logits, answers['logits']) < 1e-5
-    RESMLP[0].convert(checkpoint)
-    assert all(torch.equal(v, before[k]) and v.shape == before[k].shape for k, v in checkpoint.items())
+def classifier(backbone, channels, num_classes=1000):
+    from mmpretrain.registry import MODELS
+
+    return MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone={**backbone, 'type': f'mlp_backbones.{backbone["type"]}', 'final_norm': True},
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=num_classes, in_channels=channels),
+        )
+    ).eval()
+
+
+def scores(model, x):
+    with torch.no_grad():
+        return model(x, mode='tensor')
+
+
+def whole(name):
+    """A classifier for a golden, and the channels of its head."""
+    checkpoint = load(name)[1]
+    return classifier(GOLDENS[name], checkpoint['head.weight'].shape[1])
+
+
+DOORS = {
+    'load_state_dict': lambda model, path: model.load_state_dict(read_checkpoint(path)),
+    'load_checkpoint': lambda model, path: load_checkpoint(model, str(path), map_location='cpu'),
+}
+WRAPS = {
+    'bare': lambda s: s,
+    'module': lambda s: {f'module.{k}': v for k, v in s.items()},
+    'model': lambda s: {'model': s, 'epoch': 3},
+    'state_dict_ema': lambda s: {'state_dict_ema': {f'module.{k}': v for k, v in s.items()}},
+}
+
+
+@pytest.mark.parametrize('door', DOORS)
+@pytest.mark.parametrize('name', GOLDENS)
+def test_whole_classifiers_of_the_originals(name, door, tmp_path):
+    facts, checkpoint, answers = load(name)
+    torch.save({'model': checkpoint}, tmp_path / 'x.pth')
+    model = whole(name)
+    DOORS[door](model, tmp_path / 'x.pth')
+    x = image(*facts['input'][:1], *facts['input'][2:], seed=0)
+    assert difference(scores(model, x), answers['logits']) < 1e-4
+
+
+@pytest.mark.parametrize('wrap', WRAPS)
+@pytest.mark.parametrize('name', ['convmlp_s', 'deit_resmlp_12'])
+def test_wrappers(name, wrap, tmp_path):
+    _, checkpoint, _ = load(name)
+    path = tmp_path / 'x.pth'
+    torch.save(WRAPS[wrap](checkpoint), path)
+    expected = whole(name)
+    expected.load_state_dict(checkpoint)
+    expected = expected.backbone.state_dict()
+    for door in ('init_cfg', *DOORS):
+        backbone = copy.deepcopy(whole(name).backbone)
+        if door == 'init_cfg':
+            backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+            backbone.init_weights()
+        elif door == 'load_state_dict':
+            assert backbone.load_state_dict(read_checkpoint(path), strict=False).missing_keys == []
+        else:
+            DOORS[door](backbone, path)
+        assert all(torch.equal(v, expected[k]) for k, v in backbone.state_dict().items()), door
+
+
+@pytest.mark.parametrize('door', ['init_cfg', *DOORS])
+@pytest.mark.parametrize('cls', NAMES)
+def test_files_of_paddle(cls, door):
+    path = PADDLE / f'{NAMES[cls]}.pdparams'
+    settings = dict(TINY[cls], type=cls.__name__, out_indices=-1)
+    model = classifier(settings, tiny(cls, out_indices=-1).out_channels[-1], 10)
+    if door == 'init_cfg':
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+        model.backbone.init_weights()
+        head = read_checkpoint(path)
+        model.head.fc.load_state_dict({'weight': head['head.weight'].T, 'bias': head['head.bias']})
+    else:
+        DOORS[door](model, path)
+    x = torch.from_numpy(np.random.RandomState(1).randn(2, 3, 64, 64).astype(np.float32))
+    with np.load(PADDLE / 'answers.npz') as answers:
+        # PaddleViT's gMLP adds another epsilon in the gate's LayerNorm: 1e-6 instead of timm's 1e-5.
+        assert difference(scores(model, x), torch.from_numpy(answers[NAMES[cls]])) < (1e-4 if cls is GMLP else 1e-5)
 
 
 @pytest.mark.parametrize('deploy', [False, True])
@@ -39,18 +132,179 @@ def test_repmlp_of_mmpretrain(deploy, tmp_path):
     if deploy:
         theirs.switch_to_deploy()
     state = {f'backbone.{k}': v for k, v in theirs.state_dict().items()}
-    torch.save({'state_dict': {**state, 'head.fc.weight': torch.zeros(2)}}, tmp_path / 'x.pth')
+    torch.save({'state_dict': {**state, 'head.fc.weight': torch.zeros(1000, 768)}}, tmp_path / 'x.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
     ours = RepMLP('b224', out_indices=(3,), final_norm=True, deploy=deploy, init_cfg=init_cfg)
     ours.init_weights()
     with torch.no_grad():
         assert difference(ours.eval()(x)[-1], expected) < 1e-4
+    # mmpretrain's own model takes its own file as before.
+    load_checkpoint(theirs, str(tmp_path / 'x.pth'), revise_keys=[(r'^backbone\.', '')])
 
 
-@pytest.mark.parametrize('cls, dialects', [(ResMLP, RESMLP), (RepMLP, REPMLP)], ids=['ResMLP', 'RepMLP'])
-def test_own_names_are_no_dialect(cls, dialects):
-    with torch.device('meta'):
-        state = cls(final_norm=True).state_dict()
-    assert not any(dialect.recognises(state) for dialect in dialects)
-    for dialect in dialects:
-        assert dialect.convert(state).keys() == state.keys()
+@pytest.mark.parametrize('cls', NAMES)
+def test_own_names_are_no_dialect_and_conversion_touches_nothing(cls):
+    state = tiny(cls, final_norm=True).state_dict()
+    assert not any(dialect.recognises(state) for dialect in cls.dialects)
+    foreign = read_checkpoint(PADDLE / f'{NAMES[cls]}.pdparams')
+    before = {k: v.clone() for k, v in foreign.items()}
+    assert [d.name for d in cls.dialects if d.recognises(foreign)] == ['PaddleViT']
+    tiny(cls, final_norm=True).adapt(foreign)
+    assert foreign.keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in foreign.items())
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'detection/retinanet_convmlp_s_fpn_shapes.py',
+        'detection/maskrcnn_convmlp_s_fpn_shapes.py',
+        'segmentation/fpn_convmlp_s_shapes.py',
+    ],
+)
+def test_detectors_and_segmentors_of_old_versions(config, tmp_path):
+    """mmdet 2 and mmseg 0 named a model's parts as today: every tensor is used."""
+    from mmengine.config import Config
+    from test_configs import CONFIGS, build
+
+    cfg = Config.fromfile(CONFIGS / config)
+    source, model = build(cfg), build(cfg)
+    state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in source.state_dict().items()}
+    torch.save(dict(meta=dict(mmdet_version='2.14.0', CLASSES=('a', 'b')), state_dict=state), tmp_path / 'x.pth')
+    load_checkpoint(model, str(tmp_path / 'x.pth'), map_location='cpu')
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_head_for_another_number_of_classes_is_dropped(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mlp_backbones.backbones.loading.print_log', lambda text, **_: said.append(text))
+    model = classifier(dict(TINY[ConvMLP], type='ConvMLP', out_indices=(3,)), 24, 10)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'x.pth')
+    other = classifier(dict(TINY[ConvMLP], type='ConvMLP', out_indices=(3,)), 24, 3)
+    head = other.head.fc.weight.clone()
+    load_checkpoint(other, str(tmp_path / 'x.pth'))
+    assert torch.equal(other.head.fc.weight, head)
+    assert all(torch.equal(v, model.backbone.state_dict()[k]) for k, v in other.backbone.state_dict().items())
+    assert len(said) == 1
+    assert said[0].startswith('dropped, for another number of classes: head.fc.weight (10, 24), here (3, 24)')
+
+
+class TestWhatDoesNotFit:
+    @pytest.mark.parametrize('door', ['init_cfg', *DOORS, 'whole'])
+    def test_another_family_or_arch_raises_and_changes_nothing(self, door, tmp_path):
+        wide = dict(channels=8, conv_blocks=1, dims=(8, 16, 32), depths=(1, 2, 2), mlp_ratios=(2, 2, 2))
+        for name, source in (('other family', tiny(ResMLP)), ('other arch', ConvMLP(wide))):
+            path = tmp_path / f'{name}.pth'
+            torch.save(source.state_dict(), path)
+            model = classifier(dict(TINY[ConvMLP], type='ConvMLP'), 24, 3) if door == 'whole' else tiny(ConvMLP)
+            before = copy.deepcopy(model.state_dict())
+            with pytest.raises(CheckpointError, match=r'does not fit|does not fill this ConvMLP.*\n +missing \(\d+\)'):
+                if door == 'init_cfg':
+                    model.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+                    model.init_weights()
+                else:
+                    DOORS.get(door, DOORS['load_checkpoint'])(model, path)
+            assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+    def test_a_part_needs_strict_false(self):
+        state = tiny(ConvMLP).state_dict()
+        state.pop('tokenizer.block.0.weight')
+        with pytest.raises(CheckpointError, match=r'missing \(1\): tokenizer.block.0.weight'):
+            tiny(ConvMLP).load_state_dict(state)
+        assert tiny(ConvMLP).load_state_dict(state, strict=False).missing_keys == ['tokenizer.block.0.weight']
+
+    def test_models_without_our_backbones_are_left_alone(self):
+        from mmengine.model import BaseModel
+
+        class Model(BaseModel):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(2, 3)
+
+            def forward(self):
+                pass
+
+        with pytest.raises(RuntimeError, match='size mismatch for head.weight'):
+            Model().load_state_dict({'head.weight': torch.zeros(4, 2), 'head.bias': torch.zeros(3)})
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), 'w'))  # leaves a file behind if it is run
+
+
+class TestFiles:
+    @pytest.mark.parametrize('name', ['x.pth', 'old.pth', 'x.pdparams'])
+    def test_code_is_refused_before_it_runs(self, name, tmp_path):
+        ran, path = tmp_path / 'ran', tmp_path / name
+        content = {'a': torch.ones(1) if name.endswith('.pth') else np.ones(1), 'b': Payload(ran)}
+        if name == 'x.pdparams':
+            path.write_bytes(pickle.dumps(content, protocol=4))
+        else:
+            torch.save(content, path, _use_new_zipfile_serialization=name == 'x.pth')
+        with pytest.raises(CheckpointError, match=f'{name} was refused: it would make .*open.*nothing of it'):
+            read_checkpoint(path)
+        assert not ran.exists()
+
+    @pytest.mark.parametrize('suffix', ['.pth', '.pdparams', '.safetensors'])
+    @pytest.mark.parametrize(
+        'content, message',
+        [(b'', 'is empty'), (b'\n<!DOCTYPE html><html>', 'is a web page'), (b'garbage' * 99, 'is not a checkpoint')],
+    )
+    def test_no_checkpoint(self, suffix, content, message, tmp_path):
+        path = tmp_path / f'x{suffix}'
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f'x{suffix} {message}'):
+            read_checkpoint(path)
+
+    @pytest.mark.parametrize('keep', [0.1, 0.5, 0.99])
+    def test_truncated(self, keep, tmp_path):
+        torch.save(tiny(ConvMLP).state_dict(), tmp_path / 'x.pth')
+        shutil.copy(PADDLE / 'resmlp.pdparams', tmp_path / 'x.pdparams')
+        safetensors = pytest.importorskip('safetensors.torch')
+        safetensors.save_file(tiny(ResMLP).state_dict(), tmp_path / 'x.safetensors')
+        for suffix in ('pth', 'pdparams', 'safetensors'):
+            path = tmp_path / f'x.{suffix}'
+            path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+            with pytest.raises(CheckpointError, match=f'x.{suffix} is not a checkpoint, or is truncated'):
+                read_checkpoint(path)
+
+    def test_hash_in_the_name(self, tmp_path):
+        torch.save({'a': torch.ones(2)}, tmp_path / 'x.pth')
+        digest = sha256(tmp_path / 'x.pth')
+        good = shutil.copy(tmp_path / 'x.pth', tmp_path / f'x-{digest[:8]}.pth')
+        assert torch.equal(read_checkpoint(good)['a'], torch.ones(2))
+        bad = shutil.copy(tmp_path / 'x.pth', tmp_path / 'x-00112233.pth')
+        with pytest.raises(CheckpointError, match=f'the SHA-256 starts with {digest[:8]}, not 00112233'):
+            read_checkpoint(bad)
+
+    def test_missing_file_and_unreachable_host(self, tmp_path, monkeypatch):
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+        with pytest.raises(FileNotFoundError, match='there is no checkpoint .*lost.pth'):
+            read_checkpoint(tmp_path / 'lost.pth')
+        with pytest.raises(CheckpointError, match='cannot download http://127.0.0.1:9/x.pth'):
+            read_checkpoint('http://127.0.0.1:9/x.pth')
+        assert not [p for p in tmp_path.rglob('*') if p.is_file()]
+
+    def test_safetensors(self, tmp_path):
+        safetensors = pytest.importorskip('safetensors.torch')
+        source, model = tiny(ResMLP), tiny(ResMLP, seed=1)
+        safetensors.save_file(source.state_dict(), tmp_path / 'x.safetensors')
+        load_checkpoint(model, str(tmp_path / 'x.safetensors'))
+        assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
+
+    def test_no_tensors(self):
+        for content in ([1, 2], {'epoch': 3}, {'state_dict': {}}):
+            with pytest.raises(CheckpointError, match='x.pth is not a checkpoint'):
+                state_dict_of(content, 'x.pth')
+
+    def test_training_checkpoints_of_mmengine(self, tmp_path):
+        from mmengine.logging import MessageHub
+
+        hub = MessageHub('test')
+        hub.update_scalar('train/loss', 0.5)
+        hub.update_scalar('train/lr', np.float64(0.1))
+        torch.save(dict(state_dict=tiny(ResMLP).state_dict(), message_hub=hub.state_dict()), tmp_path / 'x.pth')
+        assert state_dict_of(read_checkpoint(tmp_path / 'x.pth')).keys() == tiny(ResMLP).state_dict().keys()

@@ -30,6 +30,16 @@ def test_maps_are_as_declared(cls, out_indices, size):
             assert feature.isfinite().all()
 
 
+@pytest.mark.parametrize('cls', FAMILIES)
+def test_the_sizes_of_coco(cls):
+    model = tiny(cls).train()
+    sum(f.mean() for f in model(torch.randn(1, 3, 800, 1333))).backward()
+    with torch.no_grad():
+        maps = model.eval()(torch.randn(1, 3, 1333, 800))
+    assert maps[-1].shape[2:] == (math.ceil(1333 / model.out_strides[-1]), math.ceil(800 / model.out_strides[-1]))
+    assert all(f.isfinite().all() for f in maps)
+
+
 @pytest.mark.parametrize('cls, arch', VARIANTS, ids=lambda v: getattr(v, '__name__', v))
 def test_every_variant_builds_and_declares_its_maps(cls, arch):
     with torch.device('meta'):

@@ -1,16 +1,15 @@
 """What all backbones share: checked arguments, frozen stages, and weights that are loaded or refused."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints import Dialect
+from ..checkpoints import CheckpointError, Dialect, read_checkpoint, state_dict_of
 from ..layers import checkpoint
 
 
@@ -121,6 +120,7 @@ class BaseBackbone(BaseModule):
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
     """
 
+    native = ''  # the release that has our names
     dialects: tuple[Dialect, ...] = ()  # other libraries' names that a checkpoint may come with
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
@@ -155,6 +155,7 @@ class BaseBackbone(BaseModule):
             raise TypeError(f'{name}: drop_path_rate must be a number, got {drop_path_rate!r}')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'{name}: drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        self._partial = False  # whether a load may leave tensors unfilled
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -178,29 +179,73 @@ class BaseBackbone(BaseModule):
             return feature.contiguous()
         return feature.contiguous(memory_format=torch.channels_last)
 
-    def adapt_state_dict(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The backbone's tensors of a checkpoint as this very model holds them; every way of loading passes here.
+    def adapt(self, tensors: Mapping[str, Tensor]) -> 'Adapted':
+        """The tensors of a checkpoint as this very model holds them; every way of loading passes here.
 
         Args:
-            tensors (dict[str, Tensor]): By their names within the backbone.
+            tensors (Mapping[str, Tensor]): By their names within the backbone, in any dialect.
 
         Raises:
-            RuntimeError: They belong to a model that this one cannot become.
+            CheckpointError: They belong to a model that this one cannot become.
         """
         for dialect in self.dialects:
             if dialect.recognises(tensors):
-                print_log(f'{type(self).__name__}: the checkpoint has the names of {dialect.name}', logger='current')
-                return dialect.convert(tensors)
-        return tensors
+                return Adapted(dialect.convert(tensors), dialect.name)
+        return Adapted(dict(tensors), self.native)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+    def _fit(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Adapt tensors, make sure that they fill the backbone, and say in the log what was used.
+
+        Raises:
+            CheckpointError: A tensor of the backbone is missing, or of another shape.
+        """
+        adapted = self.adapt(tensors)
+        loaded, own, name = adapted.tensors, self.state_dict(), type(self).__name__
+        missing = sorted(k for k in own.keys() - loaded.keys() if not self._may_be_missing(k))
+        wrong = [
+            f'{k}: {tuple(loaded[k].shape)} in the file, {tuple(v.shape)} in the model'
+            for k, v in own.items()
+            if k in loaded and loaded[k].shape != v.shape
+        ]
+        unused = sorted(loaded.keys() - own.keys())
+        if missing or wrong:
+            raise CheckpointError(
+                f'{source} does not fill this {name} (is it another arch?). Names: {adapted.dialect}\n'
+                f'  missing ({len(missing)}): {_shorten(missing)}\n'
+                f'  of another shape ({len(wrong)}): {_shorten(wrong)}\n'
+                f'  in the file but not in the backbone ({len(unused)}): {_shorten(unused)}'
+            )
+        print_log(
+            f'{name}: {len(own.keys() & loaded.keys())} tensors filled from {source}, names of {adapted.dialect}'
+            + (f'; {adapted.resized} resized' if adapted.resized else '')
+            + (f'; not part of the backbone and left out: {_shorten(unused)}' if unused else ''),
+            logger='current',
+        )
+        return loaded
+
+    def load_state_dict(self, state_dict: Mapping, strict: bool = True, *args, **kwargs):
+        """As ``torch.nn.Module.load_state_dict``, in any dialect.
+
+        Only ``strict=False``, given here, leaves tensors of the backbone unfilled. Within a larger model, and through
+        mmengine, a checkpoint that does not fill the backbone raises.
+        """
+        self._partial = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, *args, **kwargs)
+        finally:
+            self._partial = False
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, strict: bool, *args) -> None:
         own = {k[len(prefix) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
-        state_dict.update({prefix + k: v for k, v in self.adapt_state_dict(own).items()})
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if own and not prefix:
+            own = _bare(own, 'the checkpoint')
+        own = self.adapt(own).tensors if self._partial else self._fit(own, 'the checkpoint')
+        state_dict.update({prefix + k: v for k, v in own.items()})
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
 
     def _may_be_missing(self, name: str) -> bool:
-        """Whether a pretrained checkpoint may come without this tensor, whose initial value changes nothing."""
-        return name.endswith('num_batches_tracked')  # absent from very old files
+        """Whether a checkpoint may come without this tensor, whose initial value changes nothing."""
+        return name.endswith('num_batches_tracked')  # absent from very old files, and from PaddlePaddle's
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -236,7 +281,7 @@ class BaseBackbone(BaseModule):
         """Initialise by ``init_cfg``; without one the values set at construction stay.
 
         Raises:
-            RuntimeError: A pretrained checkpoint does not fill every tensor of the backbone.
+            CheckpointError: A pretrained checkpoint does not fill every tensor of the backbone, or is none.
         """
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
             if not self.is_init:
@@ -246,45 +291,32 @@ class BaseBackbone(BaseModule):
         super().init_weights()
 
     def _load_pretrained(self, checkpoint: str, prefix: Optional[str] = None, map_location: str = 'cpu') -> None:
-        source = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
-        loaded = self.adapt_state_dict(_backbone_tensors(source, prefix))
-        own = self.state_dict()
-        missing = sorted(k for k in own.keys() - loaded.keys() if not self._may_be_missing(k))
-        wrong = [
-            f'{k}: {tuple(loaded[k].shape)} in the file, {tuple(v.shape)} in the model'
-            for k, v in own.items()
-            if k in loaded and loaded[k].shape != v.shape
-        ]
-        unused = sorted(loaded.keys() - own.keys())
-        if missing or wrong:
-            raise RuntimeError(
-                f'{checkpoint} does not fill this {type(self).__name__} (is it another arch?).\n'
-                f'  missing ({len(missing)}): {_shorten(missing)}\n'
-                f'  of another shape ({len(wrong)}): {_shorten(wrong)}\n'
-                f'  in the file but not in the backbone ({len(unused)}): {_shorten(unused)}'
-            )
-        self.load_state_dict({k: v for k, v in loaded.items() if k in own}, strict=False)
-        print_log(
-            f'{type(self).__name__}: {len(own)} tensors filled from {checkpoint}'
-            + (f'; not part of the backbone and left out: {_shorten(unused)}' if unused else ''),
-            logger='current',
-        )
+        tensors = _bare(read_checkpoint(checkpoint), checkpoint, prefix)
+        # Already adapted, so that it passes the second time as it is.
+        self.load_state_dict(self._fit(tensors, checkpoint), strict=False)
 
 
-def _backbone_tensors(source: Any, prefix: Optional[str]) -> dict[str, Tensor]:
-    """The tensors of the backbone in a checkpoint of a backbone, a classifier, a detector or a segmentor."""
-    for wrapper in ('state_dict', 'model'):
-        if isinstance(source, Mapping) and isinstance(source.get(wrapper), Mapping):
-            source = source[wrapper]
-    if not isinstance(source, Mapping):
-        raise RuntimeError(f'not a checkpoint: expected a dict of tensors, got {type(source).__name__}')
-    tensors = {k.removeprefix('module.'): v for k, v in source.items() if isinstance(v, Tensor)}
-    if prefix is None and any(k.startswith('backbone.') for k in tensors):
-        prefix = 'backbone'
-    if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return tensors
+class Adapted(NamedTuple):
+    """A checkpoint's tensors under our names.
+
+    Attributes:
+        tensors (dict[str, Tensor]): By our names.
+        dialect (str): Whose names they had.
+        resized (int): How many were resized to another token grid.
+    """
+
+    tensors: dict[str, Tensor]
+    dialect: str
+    resized: int = 0
+
+
+def _bare(content: object, source: object, prefix: Optional[str] = None) -> dict[str, Tensor]:
+    """The backbone's tensors of a checkpoint; ``prefix`` is removed, by default ``backbone.`` where there is one."""
+    tensors = state_dict_of(content, source)
+    if prefix is None and not any(k.startswith('backbone.') for k in tensors):
+        return tensors
+    prefix = (prefix or 'backbone').rstrip('.') + '.'
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _shorten(names: Sequence[str], most: int = 8) -> str:

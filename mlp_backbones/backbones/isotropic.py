@@ -4,16 +4,16 @@ Their token mixing is a matrix over the tokens of one image size. Here is the on
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError
 from ..layers import PatchEmbed, TokenMixing, WindowPropagation, from_windows, resize_token_mixing, to_windows
-from .base import BaseBackbone, resolve_img_size
+from .base import Adapted, BaseBackbone, resolve_img_size
 
 TOKEN_MIXING = {
     'window': 'images of any size are cut into windows of img_size, the weights stay as they are',
@@ -120,21 +120,21 @@ class IsotropicBackbone(BaseBackbone):
                 outs.append(self._emit(out.permute(0, 3, 1, 2), image))
         return tuple(outs)
 
-    def adapt_state_dict(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        tensors = super().adapt_state_dict(tensors)
+    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
+        tensors, dialect, _ = super().adapt(tensors)
         resized = 0
         for name, module in self.named_modules():
             weight = tensors.get(f'{name}.weight')
             if not isinstance(module, TokenMixing) or weight is None or weight.shape == module.weight.shape:
                 continue
             side = math.isqrt(weight.shape[0])
-            if side * side != weight.shape[0] or weight.shape != (side * side, side * side):
-                raise RuntimeError(
+            if weight.shape != (side * side, side * side):
+                raise CheckpointError(
                     f'{name}.weight is of shape {tuple(weight.shape)}: not the weights of a square token grid, '
                     f'so they cannot be taken to the {self.grid[0]}x{self.grid[1]} grid of img_size={self.img_size}'
                 )
             if self.token_mixing != 'resize':
-                raise RuntimeError(
+                raise CheckpointError(
                     f'the checkpoint was made for a token grid of {side}x{side} (img_size={side * self.patch_size}), '
                     f'this {type(self).__name__} has one of {self.grid[0]}x{self.grid[1]} (img_size={self.img_size}): '
                     f"use token_mixing='resize' to interpolate the weights, or token_mixing='window' with "
@@ -143,14 +143,8 @@ class IsotropicBackbone(BaseBackbone):
             tensors[f'{name}.weight'], tensors[f'{name}.bias'] = resize_token_mixing(
                 weight, tensors[f'{name}.bias'], (side, side), self.grid
             )
-            resized += 1
-        if resized:
-            print_log(
-                f'{type(self).__name__}: token mixing of {resized} blocks resized from {side}x{side} to '
-                f'{self.grid[0]}x{self.grid[1]} tokens',
-                logger='current',
-            )
-        return tensors
+            resized += 2
+        return Adapted(tensors, dialect, resized)
 
     def _may_be_missing(self, name: str) -> bool:
         return name.startswith('propagations.') or super()._may_be_missing(name)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import REPMLP
+from ..checkpoints import REPMLP, CheckpointError
 from ..layers import build_norm, drop_path
 from ..registry import register_model
-from .base import BaseBackbone, resolve_arch, resolve_img_size
+from .base import Adapted, BaseBackbone, resolve_arch, resolve_img_size
 
 # `img_size` is what the tiles of every stage cover: their sides are img_size / 4, / 8, / 16 and / 32 positions.
 ARCHS = {
@@ -257,7 +257,7 @@ class RepMLP(BaseBackbone):
 
     Raises:
         TypeError, ValueError: An argument or an input that is not as described above.
-        RuntimeError: Weights of the other form, or for tiles of another size.
+        CheckpointError: Weights of the other form, or for tiles of another size.
 
     Example:
         >>> import torch
@@ -266,6 +266,7 @@ class RepMLP(BaseBackbone):
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
 
+    native = 'DingXiaoH/RepMLP'
     dialects = REPMLP
 
     def __init__(
@@ -361,28 +362,29 @@ class RepMLP(BaseBackbone):
                 module.switch_to_deploy()
         self.deploy = True
 
-    def adapt_state_dict(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        tensors = super().adapt_state_dict(tensors)
+    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
+        adapted = super().adapt(tensors)
+        tensors = adapted.tensors
         folded = any(name.endswith('.fc3.bias') for name in tensors)
         branches = any('.repconv' in name or '.fc3_bn.' in name for name in tensors)
         if folded and not branches and not self.deploy:
-            raise RuntimeError(
+            raise CheckpointError(
                 'the checkpoint is of RepMLP in deploy form, this backbone is in training form: build it with '
                 'deploy=True'
             )
         if branches and self.deploy:
-            raise RuntimeError(
+            raise CheckpointError(
                 'the checkpoint is of RepMLP in training form, this backbone is in deploy form: build it with '
                 'deploy=False, load the checkpoint, and call switch_to_deploy() in eval mode'
             )
         for name, own in self.named_parameters():
             theirs = tensors.get(name)
             if name.endswith('.fc3.weight') and theirs is not None and theirs.shape != own.shape:
-                raise RuntimeError(
+                raise CheckpointError(
                     f'{name} is of shape {tuple(theirs.shape)} in the checkpoint and {tuple(own.shape)} in this RepMLP '
                     f'of img_size={self.img_size}: tiles of another size, or another arch (of {", ".join(ARCHS)})'
                 )
-        return tensors
+        return adapted
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for layer-wise learning rate decay.

@@ -89,6 +89,7 @@ class ResMLP(IsotropicBackbone):
         [(1, 384, 16, 20), (1, 384, 16, 20)]
     """
 
+    native = 'timm'
     dialects = RESMLP
 
     def __init__(

@@ -1,6 +1,7 @@
 """The names that other libraries give to the same tensors: one pure function for each, dict in and dict out.
 
-The functions take the backbone's tensors, without a prefix, and leave what they do not know as it is.
+Our own names are those of the original releases: SHI-Labs for ConvMLP, timm for ResMLP and gMLP, DingXiaoH for RepMLP.
+The functions take a backbone's or a classifier's tensors, without a prefix, and leave what they do not know as it is.
 """
 
 import re
@@ -15,7 +16,7 @@ class Dialect(NamedTuple):
 
     Attributes:
         name (str): What messages call it.
-        mark (str): A regular expression that some key matches in this dialect and in no other.
+        mark (str): A regular expression that some key matches in this dialect and in no other of the family.
         convert (Callable): Tensors with this dialect's names -> tensors with ours.
     """
 
@@ -35,6 +36,19 @@ def _rename(tensors: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed
+
+
+def from_paddle(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Any family of https://github.com/BR-IDL/PaddleViT: linear weights are transposed, BatchNorm has other names."""
+    rules = {
+        r'\._mean$': '.running_mean',
+        r'\._variance$': '.running_var',
+        r'^patch_embed\.patch_embed\.': 'stem.proj.',
+        r'^mixer_layers\.': 'blocks.',
+    }
+    renamed = _rename(tensors, rules)
+    # Every weight of two dimensions belongs to a linear layer.
+    return {k: v.T.contiguous() if k.endswith('.weight') and v.ndim == 2 else v for k, v in renamed.items()}
 
 
 def resmlp_from_deit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,5 +76,13 @@ def repmlp_from_mmpretrain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _rename(tensors, rules)
 
 
-RESMLP = (Dialect('deit', r'^blocks\.\d+\.gamma_1$', resmlp_from_deit),)
-REPMLP = (Dialect('mmpretrain', r'^patch_embed\.projection\.', repmlp_from_mmpretrain),)
+CONVMLP = (Dialect('PaddleViT', r'^tokenizer\..*\._mean$', from_paddle),)
+RESMLP = (
+    Dialect('facebookresearch/deit', r'^blocks\.\d+\.gamma_1$', resmlp_from_deit),
+    Dialect('PaddleViT', r'^mixer_layers\.\d+\.linear_tokens\.', from_paddle),
+)
+GMLP = (Dialect('PaddleViT', r'^mixer_layers\.\d+\.mlp_channels\.gate\.', from_paddle),)
+REPMLP = (
+    Dialect('mmpretrain', r'^patch_embed\.projection\.', repmlp_from_mmpretrain),
+    Dialect('PaddleViT', r'^conv_embedding\..*\._mean$', from_paddle),
+)
