@@ -7,6 +7,7 @@ command installs it.
 
 import importlib
 import importlib.util
+import sys
 
 __version__ = '0.1.0'
 
@@ -19,6 +20,10 @@ _PUBLIC = {
     'SimpleFeaturePyramid': 'mlp_backbones.necks',
     'MODELS': 'mlp_backbones.registry',
     'check_environment': 'mlp_backbones.environment',
+    'get_config': 'mlp_backbones.zoo',
+    'get_model': 'mlp_backbones.zoo',
+    'list_models': 'mlp_backbones.zoo',
+    'register_with_mmpretrain': 'mlp_backbones.zoo',
 }
 __all__ = ['__version__', *_PUBLIC]
 
@@ -41,6 +46,11 @@ if importlib.util.find_spec('mmengine') is not None:
     try:
         from . import backbones as _backbones  # noqa: F401  (registers the plain names)
         from . import necks as _necks  # noqa: F401
+
+        if 'mmpretrain.apis' in sys.modules:
+            from .zoo import register_with_mmpretrain
+
+            register_with_mmpretrain()
     except ImportError:
         # A broken mmengine must not break `import mlp_backbones`: __getattr__ names what is wrong.
         pass

@@ -3,6 +3,9 @@
 import copy
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
-from mlp_backbones.checkpoints import CheckpointError, read_checkpoint, sha256, state_dict_of
+from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, sha256, state_dict_of
 
 GOLDENS = {
     'convmlp_s': dict(type='ConvMLP', arch='s', out_indices=(3,)),
@@ -24,6 +27,7 @@ GOLDENS = {
     'repmlpnet_t224': dict(type='RepMLP', arch='t224', out_indices=(3,)),
     'repmlpnet_t224_deploy': dict(type='RepMLP', arch='t224', out_indices=(3,), deploy=True),
 }
+ROOT = Path(__file__).parents[1]
 PADDLE = FOLDER.parent / 'paddle'  # written by paddlepaddle 2.6.2 from small models of PaddleViT's code
 NAMES = {ConvMLP: 'convmlp', ResMLP: 'resmlp', GMLP: 'gmlp', RepMLP: 'repmlp'}
 
@@ -145,10 +149,10 @@ def test_repmlp_of_mmpretrain(deploy, tmp_path):
 @pytest.mark.parametrize('cls', NAMES)
 def test_own_names_are_no_dialect_and_conversion_touches_nothing(cls):
     state = tiny(cls, final_norm=True).state_dict()
-    assert not any(dialect.recognises(state) for dialect in cls.dialects)
+    assert not any(dialect.recognises(state) for dialect in FAMILIES[cls.__name__].dialects)
     foreign = read_checkpoint(PADDLE / f'{NAMES[cls]}.pdparams')
     before = {k: v.clone() for k, v in foreign.items()}
-    assert [d.name for d in cls.dialects if d.recognises(foreign)] == ['PaddleViT']
+    assert [d.name for d in FAMILIES[cls.__name__].dialects if d.recognises(foreign)] == ['PaddleViT']
     tiny(cls, final_norm=True).adapt(foreign)
     assert foreign.keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in foreign.items())
 
@@ -308,3 +312,69 @@ class TestFiles:
         hub.update_scalar('train/lr', np.float64(0.1))
         torch.save(dict(state_dict=tiny(ResMLP).state_dict(), message_hub=hub.state_dict()), tmp_path / 'x.pth')
         assert state_dict_of(read_checkpoint(tmp_path / 'x.pth')).keys() == tiny(ResMLP).state_dict().keys()
+
+
+class TestConversion:
+    TOOL = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/convert_checkpoint.py')]
+
+    def run(self, *args, code=0):
+        done = subprocess.run([*self.TOOL, *map(str, args)], capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @pytest.mark.parametrize('name, family', [(n, s['type']) for n, s in GOLDENS.items()])
+    def test_families_are_recognised(self, name, family):
+        checkpoint = load(name)[1]
+        converted = convert(checkpoint)
+        assert converted.family == family
+        assert {k for k in converted.tensors if not k.startswith('backbone.')} == {'head.fc.weight', 'head.fc.bias'}
+        again = convert(converted.tensors)
+        assert again.tensors.keys() == converted.tensors.keys()
+        bare = convert(converted.tensors, backbone_only=True).tensors
+        assert len(bare) == len(checkpoint) - 2 and not any(k.startswith(('backbone.', 'head.')) for k in bare)
+
+    @pytest.mark.parametrize('cls', NAMES)
+    def test_paddle_files(self, cls):
+        converted = convert(read_checkpoint(PADDLE / f'{NAMES[cls]}.pdparams'), backbone_only=True)
+        assert (converted.family, converted.dialect) == (cls.__name__, 'PaddleViT')
+        assert tiny(cls, final_norm=True).load_state_dict(converted.tensors, strict=True)
+
+    def test_the_tool(self, tmp_path):
+        source = PADDLE / 'resmlp.pdparams'
+        said = self.run(source, tmp_path / 'x.pth')
+        assert 'ResMLP' in said and 'PaddleViT' in said and str(tmp_path / 'x.pth') in said
+        state = state_dict_of(read_checkpoint(tmp_path / 'x.pth'))
+        assert {k.split('.')[0] for k in state} == {'backbone', 'head'}
+        before = (tmp_path / 'x.pth').read_bytes()
+        assert 'x.pth is there already; --force replaces it' in self.run(source, tmp_path / 'x.pth', code=1)
+        assert (tmp_path / 'x.pth').read_bytes() == before
+        self.run(source, tmp_path / 'x.pth', '--force', '--backbone-only')
+        assert not any(k.startswith('backbone.') for k in state_dict_of(read_checkpoint(tmp_path / 'x.pth')))
+        self.run(source, tmp_path / 'y.safetensors', '--hash')
+        (hashed,) = tmp_path.glob('y-????????.safetensors')
+        assert read_checkpoint(hashed).keys() == state.keys()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ['x.pth', hashed.name]
+
+    def test_check(self, tmp_path):
+        torch.save(load('convmlp_s')[1], tmp_path / 'x.pth')
+        config = ROOT / 'configs/classification/convmlp_s_imagenet.py'
+        said = self.run(tmp_path / 'x.pth', tmp_path / 'y.pth', '--check', config)
+        assert 'every tensor of the model is filled' in said and (tmp_path / 'y.pth').is_file()
+        config = ROOT / 'configs/classification/convmlp_m_imagenet.py'
+        said = self.run(tmp_path / 'x.pth', tmp_path / 'z.pth', '--check', config, code=1)
+        assert 'does not fill this ConvMLP' in said and not (tmp_path / 'z.pth').exists()
+
+    @pytest.mark.parametrize(
+        'content, target, message',
+        [
+            ({'layer4.weight': torch.ones(2)}, 'y.pth', 'these are no weights of ConvMLP, ResMLP, GMLP, RepMLP'),
+            ({'tokenizer.block.0.weight': torch.ones(2)}, 'y.bin', 'the suffix must be .pth or .safetensors'),
+            ({'tokenizer.block.0.weight': torch.ones(2)}, 'no/y.pth', 'there is no folder'),
+            (None, 'y.pth', 'there is no checkpoint'),
+        ],
+    )
+    def test_refusals(self, content, target, message, tmp_path):
+        if content:
+            torch.save(content, tmp_path / 'x.pth')
+        assert 'error: ' in (said := self.run(tmp_path / 'x.pth', tmp_path / target, code=1)) and message in said
+        assert not (tmp_path / target).exists()

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints import CheckpointError, Dialect, read_checkpoint, state_dict_of
+from ..checkpoints import FAMILIES, CheckpointError, read_checkpoint, state_dict_of
 from ..layers import checkpoint
 
 
@@ -120,8 +120,6 @@ class BaseBackbone(BaseModule):
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
     """
 
-    native = ''  # the release that has our names
-    dialects: tuple[Dialect, ...] = ()  # other libraries' names that a checkpoint may come with
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -188,10 +186,11 @@ class BaseBackbone(BaseModule):
         Raises:
             CheckpointError: They belong to a model that this one cannot become.
         """
-        for dialect in self.dialects:
+        family = FAMILIES[type(self).__name__]
+        for dialect in family.dialects:
             if dialect.recognises(tensors):
                 return Adapted(dialect.convert(tensors), dialect.name)
-        return Adapted(dict(tensors), self.native)
+        return Adapted(dict(tensors), family.native)
 
     def _fit(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Adapt tensors, make sure that they fill the backbone, and say in the log what was used.

@@ -10,7 +10,6 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import CONVMLP
 from ..layers import Mlp, build_norm, drop_path
 from ..registry import register_model
 from .base import BaseBackbone, resolve_arch
@@ -167,9 +166,6 @@ class ConvMLP(BaseBackbone):
         >>> [tuple(f.shape) for f in features]
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
-
-    native = 'SHI-Labs'
-    dialects = CONVMLP
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from typing import Optional, Union
 
 from torch import Tensor, nn
 
-from ..checkpoints import GMLP as DIALECTS
 from ..layers import TokenMixing, drop_path
 from ..registry import register_model
 from .base import resolve_arch
@@ -117,9 +116,6 @@ class GMLP(IsotropicBackbone):
         >>> [tuple(f.shape) for f in GMLP('ti16').eval()(torch.rand(1, 3, 256, 320))]
         [(1, 128, 16, 20)]
     """
-
-    native = 'timm'
-    dialects = DIALECTS
 
     def __init__(
         self,

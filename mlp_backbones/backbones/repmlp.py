@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import REPMLP, CheckpointError
+from ..checkpoints import CheckpointError
 from ..layers import build_norm, drop_path
 from ..registry import register_model
 from .base import Adapted, BaseBackbone, resolve_arch, resolve_img_size
@@ -265,9 +265,6 @@ class RepMLP(BaseBackbone):
         >>> [tuple(f.shape) for f in RepMLP('t224').eval()(torch.rand(1, 3, 224, 320))]
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
-
-    native = 'DingXiaoH/RepMLP'
-    dialects = REPMLP
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import RESMLP
 from ..layers import Affine, Mlp, TokenMixing, drop_path
 from ..registry import register_model
 from .base import resolve_arch
@@ -88,9 +87,6 @@ class ResMLP(IsotropicBackbone):
         >>> [tuple(f.shape) for f in ResMLP('12', out_indices=(5, 11)).eval()(torch.rand(1, 3, 256, 320))]
         [(1, 384, 16, 20), (1, 384, 16, 20)]
     """
-
-    native = 'timm'
-    dialects = RESMLP
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ def repmlp_from_mmpretrain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 CONVMLP = (Dialect('PaddleViT', r'^tokenizer\..*\._mean$', from_paddle),)
 RESMLP = (
-    Dialect('facebookresearch/deit', r'^blocks\.\d+\.gamma_1$', resmlp_from_deit),
+    Dialect('facebookresearch/deit', r'^blocks\.\d+\.attn\.weight$', resmlp_from_deit),
     Dialect('PaddleViT', r'^mixer_layers\.\d+\.linear_tokens\.', from_paddle),
 )
 GMLP = (Dialect('PaddleViT', r'^mixer_layers\.\d+\.mlp_channels\.gate\.', from_paddle),)

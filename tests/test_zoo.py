@@ -1,0 +1,116 @@
+"""The zoo's data is what the models and configs say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from test_configs import CONFIGS, build
+
+import mlp_backbones
+from mlp_backbones import zoo
+
+ROOT = Path(__file__).parents[1]
+NAMES = mlp_backbones.list_models()
+BY_CONFIG = {zoo.get_entry(name)['Config']: name for name in NAMES}  # weights of one config count once
+COUNTED = {config: name for config, name in BY_CONFIG.items() if 'FLOPs' in zoo.get_entry(name)['Metadata']}
+
+
+def test_names():
+    assert len(NAMES) == len(set(NAMES)) and NAMES == sorted(NAMES)
+    assert mlp_backbones.list_models('resmlp_*_distilled') == [f'resmlp_{a}_distilled' for a in (12, 24, 36, 'big_24')]
+    for alias in ('resmlp_24_distilled_224', 'resmlp_big_24_22k_224', 'gmlp_s16_224', 'repmlp_b_224', 'repmlp_b_256'):
+        assert zoo.get_entry(alias)['Name'] in NAMES
+    aliases = [alias.lower() for name in NAMES for alias in zoo.get_entry(name).get('Alias', [])]
+    assert len(aliases) == len(set(aliases)) and not set(aliases) & set(NAMES)
+    with pytest.raises(ValueError, match="no model 'resmlp_25' in the zoo; did you mean resmlp_2?"):
+        mlp_backbones.get_model('resmlp_25')
+
+
+@pytest.mark.parametrize('config', BY_CONFIG)
+def test_parameters(config):
+    name = BY_CONFIG[config]
+    entry, cfg = zoo.get_entry(name), mlp_backbones.get_config(name)
+    with torch.device('meta'):
+        model = build(cfg)
+    assert sum(p.numel() for p in model.parameters()) == entry['Metadata']['Parameters']
+    if 'Deploy' in entry:
+        cfg.model.backbone.deploy = True
+        with torch.device('meta'):
+            model = build(cfg)
+        assert sum(p.numel() for p in model.parameters()) == entry['Deploy']['Parameters']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', COUNTED)
+def test_multiply_adds(config):
+    name = COUNTED[config]
+    entry = zoo.get_entry(name)
+    forms = {'Metadata': {}, **({'Deploy': dict(deploy=True)} if 'Deploy' in entry else {})}
+    for form, settings in forms.items():
+        model = mlp_backbones.get_model(name, backbone=settings)
+        model.forward = model.extract_feat = lambda x, m=model: m.head(m.neck(m.backbone(x)))
+        size = entry['Input']['Size']
+        counted = FlopCountAnalysis(model, torch.zeros(1, 3, size, size))
+        counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert counted.total() == entry[form]['FLOPs']
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if 'classification' in zoo.get_entry(n)['Config']])
+def test_input_is_the_configs(name):
+    entry, cfg = zoo.get_entry(name), mlp_backbones.get_config(name)
+    given = entry['Input']
+    assert (given['Mean'], given['Std']) == (cfg.data_preprocessor.mean, cfg.data_preprocessor.std)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    resize = next(step for step in pipeline if step.type.startswith('Resize'))
+    crop = next((step.crop_size for step in pipeline if step.type == 'CenterCrop'), resize.scale)
+    assert crop == given['Size'] and int(crop / given['Crop Ratio']) == resize.scale
+    assert resize.get('interpolation', 'bilinear') == given['Interpolation']
+
+
+def test_every_config_of_the_release_is_in_the_zoo():
+    configs = {f'configs/{p.relative_to(CONFIGS)}' for p in CONFIGS.glob('*/*.py') if not p.stem.endswith('_shapes')}
+    unpublished = {c for c in configs - BY_CONFIG.keys() if 'convmlp' not in c and 'classification' not in c}
+    assert configs - unpublished == set(BY_CONFIG)
+
+
+def test_entries_say_where_the_weights_are():
+    for name in NAMES:
+        entry = zoo.get_entry(name)
+        assert entry.get('Weights', '').startswith('https://') or len(entry['Get']) > 20
+    with pytest.raises(ValueError, match='no direct link to weights. On Google Drive.*pretrained=PATH'):
+        mlp_backbones.get_model('repmlp_t224', pretrained=True)
+
+
+@pytest.mark.parametrize('name', ['resmlp_12', 'RepMLPNet-T224', 'fpn_convmlp_s'])
+def test_get_model(name, tmp_path):
+    frozen = mlp_backbones.get_model(name, backbone=dict(frozen_stages=0))
+    assert frozen.backbone.frozen_stages == 0 and not frozen.training
+    torch.save(dict(model=frozen.state_dict()), tmp_path / 'x.pth')
+    model = mlp_backbones.get_model(name, pretrained=tmp_path / 'x.pth')
+    assert all(torch.equal(v, frozen.state_dict()[k]) for k, v in model.state_dict().items())
+    torch.save({'a': torch.ones(1)}, tmp_path / 'y.pth')
+    with pytest.raises(RuntimeError, match='does not fill'):
+        mlp_backbones.get_model(name, pretrained=str(tmp_path / 'y.pth'))
+
+
+@pytest.mark.parametrize('order', ['import mmpretrain, mlp_backbones', 'import mlp_backbones, mmpretrain'])
+def test_mmpretrain_knows_the_names(order):
+    code = f"""
+{order}
+for _ in range(2):
+    mlp_backbones.register_with_mmpretrain()
+assert 'resmlp_24_distilled' in mmpretrain.list_models() and 'repmlp_b_256' in mmpretrain.list_models()
+model = mmpretrain.get_model('gmlp_ti16', head=dict(num_classes=7))
+print(type(model.backbone).__name__, model.head.num_classes)
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'GMLP 7'
+
+
+def test_the_page_is_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / 'tools/make_model_zoo.py', '--check'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
