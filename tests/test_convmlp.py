@@ -35,14 +35,14 @@ class Classifier(nn.Module):
 
 def randomise(model, seed=0):
     """Give every norm other statistics and parameters than 0 and 1, so that a forgotten one shows."""
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     for module in model.modules():
         if isinstance(module, (_BatchNorm, nn.LayerNorm)):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
         if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.running_mean, -0.5, 0.5, generator=generator)
-            nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model
 
 

@@ -129,49 +129,21 @@ def read_checkpoint(source: Union[str, Path]) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    allowed: Any = contextlib.nullcontext()
-    if hasattr(torch.serialization, 'safe_globals'):
-        allowed = torch.serialization.safe_globals(_harmless())
     # A file of the zip format is mapped rather than read, so that nothing is held twice.
-    mapped = dict(mmap=True) if zipfile.is_zipfile(path) else {}
+    how: dict[str, Any] = dict(map_location='cpu', mmap=zipfile.is_zipfile(path))
     try:
-        with allowed:
-            return torch.load(path, map_location='cpu', weights_only=True, **mapped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(
-            r'[Uu]nsupported (?:class|global)\S* (\S+)', str(error)
-        )
-        if found:
-            raise CheckpointError(
-                f'{path} was refused: it would make {found[1]}, which is no tensor; nothing of it was run'
-            ) from error
-        raise CheckpointError(f'{path} is not a checkpoint, or is truncated: {_first_line(error)}') from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        with contextlib.suppress(pickle.UnpicklingError):
+            return torch.load(str(path), weights_only=True, **how)
+        # Training checkpoints of mmengine hold more than tensors: logged numbers, in a class of their own.
+        return torch.load(str(path), weights_only=False, pickle_module=_TorchPickle, **how)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path} was refused: it {error}; nothing of it was run') from error
+    except Exception as error:  # a broken file may raise anything
         raise CheckpointError(f'{path} is not a checkpoint, or is truncated: {_first_line(error)}') from error
 
 
 def _first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else "no message"}'
-
-
-def _harmless() -> list:
-    """What mmengine's training checkpoints hold beside tensors: logged numbers, as numpy arrays in a plain class."""
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    reconstruct = np.empty(0).__reduce__()[0]
-    return [
-        HistoryBuffer,
-        reconstruct,
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(t)) for t in 'fdilqQB?'),
-        _scalar(),
-        getattr,
-    ]
-
-
-def _scalar() -> Any:
-    return np.float64(0).__reduce__()[0]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -192,7 +164,44 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _from_buffer
         if (module, name) == ('_codecs', 'encode'):
             return _latin1
-        raise CheckpointError(f'would make {module}.{name}, which is no array')
+        raise CheckpointError(f'would make {module}.{name}, which is no tensor')
+
+
+class _TorchUnpickler(_ArrayUnpickler):
+    """Makes tensors, arrays, plain containers and mmengine's logged numbers, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        kind = getattr(torch, name, None) if module == 'torch' else None
+        if isinstance(kind, torch.dtype) or kind in (torch.Size, torch.device, torch.Tensor):
+            return kind
+        if (module, name) in (('torch._utils', '_rebuild_tensor_v2'), ('torch._utils', '_rebuild_parameter')):
+            return getattr(torch._utils, name)
+        if (module, name) == ('mmengine.logging.history_buffer', 'HistoryBuffer'):
+            return _Inert
+        if module in ('builtins', '__builtin__') and name == 'getattr':
+            return _no_attribute
+        return super().find_class(module, name)
+
+
+class _Inert:
+    """Takes the place of a class whose instances are of no use here."""
+
+
+def _no_attribute(owner: Any, name: str) -> None:
+    """Takes the place of ``getattr``, by which a history names its methods."""
+    if owner is not _Inert:
+        raise CheckpointError(f'would look up {name}')
+
+
+class _TorchPickle:
+    """What ``torch.load`` uses of a pickle module."""
+
+    Unpickler = _TorchUnpickler
+    UnpicklingError = pickle.UnpicklingError
+
+    @staticmethod
+    def load(file: Any, **kwargs: Any) -> Any:
+        return _TorchUnpickler(file, **kwargs).load()
 
 
 def _latin1(text: str, encoding: str = 'latin1') -> bytes:
