@@ -97,7 +97,7 @@ def test_train_resume_and_test(config, shapes, tmp_path):
 
 OTHERS = {
     f'{task}/{name}': metric
-    for family, neck in (('resmlp_12', 'sfp'), ('gmlp_ti16', 'sfp'), ('repmlp_t224', 'fpn'))
+    for family, neck in (('resmlp_p8', 'sfp'), ('gmlp_p8', 'sfp'), ('repmlp_t224', 'fpn'))
     for task, name, metric in (
         ('detection', f'retinanet_{family}_{neck}_shapes.py', METRIC[DETECTION]),
         ('detection', f'maskrcnn_{family}_{neck}_shapes.py', METRIC[MASK]),

@@ -1,8 +1,0 @@
-# gMLP-Ti16 from scratch on the synthetic shapes; data and schedule are ConvMLP-S's but for the learning rate.
-_base_ = './convmlp_s_shapes.py'
-model = dict(
-    backbone=dict(_delete_=True, type='mlp_backbones.GMLP', arch='ti16', img_size=64, final_norm=True),
-    head=dict(in_channels=128),
-)
-data_preprocessor = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
