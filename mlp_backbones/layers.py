@@ -51,6 +51,15 @@ class PatchEmbed(nn.Module):
         return self.proj(x)
 
 
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that a matrix product with ``x`` is computed in."""
+    if x.is_cuda:
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
+    if x.device.type == 'cpu' and torch.is_autocast_cpu_enabled():
+        return torch.get_autocast_cpu_dtype()
+    return x.dtype
+
+
 class TokenMixing(nn.Module):
     """A linear layer over the tokens of a grid, the same for every channel: (B, L, C) -> (B, L, C).
 
@@ -68,7 +77,9 @@ class TokenMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The channels stay the last dimension: a product from the left instead of two transpositions.
-        return torch.bmm(self.weight.expand(x.shape[0], -1, -1), x) + self.bias[:, None]
+        # Cast before it is expanded: autocast would copy it for every sample.
+        weight = self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1)
+        return torch.bmm(weight, x) + self.bias[:, None]
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}'
@@ -180,7 +191,9 @@ def _statistics_untouched(module: nn.Module):
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # SyncBN wants one
     try:
         yield
     finally:
@@ -193,9 +206,9 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
 
     Outputs, gradients and BatchNorm's running statistics are those of a plain call.
     """
-    return torch.utils.checkpoint.checkpoint(
-        module,
-        x,
-        use_reentrant=False,
-        context_fn=lambda: (contextlib.nullcontext(), _statistics_untouched(module)),
-    )
+    kwargs = {}
+    if any(
+        isinstance(m, _BatchNorm) and m.training for m in module.modules()
+    ):  # torch.compile does without the context
+        kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(module))
+    return torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False, **kwargs)

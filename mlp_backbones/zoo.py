@@ -109,11 +109,12 @@ def get_model(name: str, pretrained: Union[bool, str, Path] = False, **overrides
     cfg.merge_from_dict(dict(model=overrides))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(cfg.model)
-        if weights is None:
-            logger = MMLogger.get_current_instance()
-            level = logger.level
-            logger.setLevel('WARNING')  # mmengine lists every parameter otherwise
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel('WARNING')  # mmengine lists every parameter otherwise
+        try:
             model.init_weights()
+        finally:
             logger.setLevel(level)
     if weights is not None:
         load_state_dict(model, state_dict_of(read_checkpoint(weights), weights), strict=False)

@@ -209,6 +209,46 @@ class TestWhatDoesNotFit:
                     DOORS.get(door, DOORS['load_checkpoint'])(model, path)
             assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
+    def test_a_deeper_model_raises(self):
+        for cls, key in ((ResMLP, 'depth'), (GMLP, 'depth'), (ConvMLP, 'depths'), (RepMLP, 'depths')):
+            arch = dict(TINY[cls]['arch'])
+            deeper = {**arch, key: arch[key] + 1 if key == 'depth' else (*arch[key][:-1], arch[key][-1] + 1)}
+            source = cls(**{**TINY[cls], 'arch': deeper})
+            with pytest.raises(CheckpointError, match='beyond the depth of the model'):
+                tiny(cls).load_state_dict(source.state_dict())
+            # A part of the same arch is no other arch.
+            tiny(cls, out_indices=(1,)).load_state_dict(tiny(cls, out_indices=(0, 1, 2, 3)).state_dict(), strict=False)
+            path = read_checkpoint(PADDLE / f'{NAMES[cls]}.pdparams')
+            load_checkpoint_of = tiny(cls, out_indices=(0,))
+            load_checkpoint_of._fit(path, 'x')
+
+    def test_a_subclass_loads(self):
+        class Mine(ResMLP):
+            pass
+
+        assert Mine(**TINY[ResMLP]).load_state_dict(tiny(ResMLP).state_dict())
+
+    def test_what_may_be_missing_may_be_missing_everywhere(self):
+        plain = tiny(GMLP).state_dict()
+        model = GMLP(**TINY[GMLP], cross_window=True)
+        assert model.load_state_dict(plain)
+        state = {k: v for k, v in tiny(ConvMLP).state_dict().items() if not k.endswith('num_batches_tracked')}
+        assert tiny(ConvMLP).load_state_dict(state)
+
+    def test_a_list_of_init_cfg_is_read_safely_too(self, tmp_path):
+        torch.save({'a': Payload(tmp_path / 'ran')}, tmp_path / 'x.pth')
+        kaiming = dict(type='Kaiming', layer='Conv2d')
+        init_cfg = [kaiming, dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))]
+        model = tiny(ConvMLP, init_cfg=init_cfg)
+        with pytest.raises(CheckpointError, match='was refused'):
+            model.init_weights()
+        assert not (tmp_path / 'ran').exists()
+        source = tiny(ConvMLP)
+        torch.save(source.state_dict(), tmp_path / 'x.pth')
+        model.init_weights()
+        assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
+        assert model.init_cfg == init_cfg
+
     def test_a_part_needs_strict_false(self):
         state = tiny(ConvMLP).state_dict()
         state.pop('tokenizer.block.0.weight')
@@ -251,6 +291,40 @@ class TestFiles:
         with pytest.raises(CheckpointError, match=f'{name} was refused: it would make .*open.*nothing of it'):
             read_checkpoint(path)
         assert not ran.exists()
+
+    @pytest.mark.parametrize(
+        'content, message',
+        [
+            # bytes taken for object pointers
+            (b"cnumpy\nndarray\n((I1\ntcnumpy\ndtype\n(S'O8'\ntRS'AAAAAAAA'\ntR.", 'no numbers'),
+            (b"cnumpy\ndtype\n((S'f'\nS'O'\nttR.", 'no numbers'),
+            (pickle.dumps({'a': np.array([{}], dtype=object)}, 4), 'no numbers'),
+        ],
+    )
+    def test_arrays_of_anything_but_numbers_are_refused(self, content, message, tmp_path):
+        (tmp_path / 'x.pdparams').write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(tmp_path / 'x.pdparams')
+
+    def test_torchscript_is_refused(self, tmp_path):
+        torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'x.pth'))
+        with pytest.raises(CheckpointError, match='x.pth was refused: it is a TorchScript program'):
+            read_checkpoint(tmp_path / 'x.pth')
+
+    @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+    def test_arrays_of_every_protocol(self, protocol, tmp_path):
+        arrays = {
+            'a': np.random.randn(2, 3).astype('f4'),
+            'b': np.asfortranarray(np.random.randn(3, 4)),
+            'c': np.arange(5, dtype='>i8'),
+            'd': np.array(True),
+        }
+        (tmp_path / 'x.pdparams').write_bytes(
+            pickle.dumps({**arrays, 'StructuredToParameterName@@': {'a': 'b'}}, protocol)
+        )
+        read = read_checkpoint(tmp_path / 'x.pdparams')
+        assert read.keys() == arrays.keys()
+        assert all(np.array_equal(v.numpy(), arrays[k]) for k, v in read.items())
 
     @pytest.mark.parametrize('suffix', ['.pth', '.pdparams', '.safetensors'])
     @pytest.mark.parametrize(

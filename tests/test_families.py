@@ -139,6 +139,12 @@ def test_maps_have_the_images_memory_format(cls):
 
 
 @pytest.mark.parametrize('cls', FAMILIES)
+def test_a_sliced_image_gives_contiguous_maps(cls):
+    batch = torch.randn(2, 4, 96, 96)
+    assert all(f.is_contiguous() for f in tiny(cls).eval()(batch[:, :3, :64, 32:]))
+
+
+@pytest.mark.parametrize('cls', FAMILIES)
 def test_final_norm_touches_the_last_map_only(cls):
     plain = tiny(cls, out_indices=(0, 1, 2, 3)).eval()
     normed = tiny(cls, out_indices=(0, 1, 2, 3), final_norm=True).eval()

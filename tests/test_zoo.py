@@ -96,6 +96,13 @@ def test_get_model(name, tmp_path):
         mlp_backbones.get_model(name, pretrained=str(tmp_path / 'y.pth'))
 
 
+def test_what_a_file_lacks_is_initialised(tmp_path):
+    backbone = mlp_backbones.get_model('retinanet_convmlp_s').backbone
+    torch.save({f'backbone.{k}': v for k, v in backbone.state_dict().items()}, tmp_path / 'x.pth')
+    model = mlp_backbones.get_model('retinanet_convmlp_s', pretrained=tmp_path / 'x.pth')
+    assert model.bbox_head.retina_cls.bias.mean().item() == pytest.approx(-4.595, abs=1e-3)
+
+
 @pytest.mark.parametrize('order', ['import mmpretrain, mlp_backbones', 'import mlp_backbones, mmpretrain'])
 def test_mmpretrain_knows_the_names(order):
     code = f"""

@@ -155,5 +155,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         sys.exit(f'error: {error}')

@@ -49,6 +49,8 @@ def check(config: str, tensors: dict) -> None:
     model = MODELS.build(model_cfg)
     whole = any(k.startswith('backbone.') for k in tensors)
     missing, unused = (model if whole else model.backbone).load_state_dict(dict(tensors), strict=False)
+    if missing and not whole:
+        raise UserError(f'{config}: these weights do not fill its backbone: {", ".join(missing)}')
     if missing or unused:
         print(f'not filled: {", ".join(missing) or "none"}\nnot used: {", ".join(unused) or "none"}')
     else:

@@ -139,6 +139,7 @@ class BaseBackbone(BaseModule):
         self.out_indices = resolve_out_indices(name, out_indices, len(channels))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
         self.out_strides = tuple(strides[i] for i in self.out_indices)
+        self.num_stages = len(channels)
         self.num_built = self.out_indices[-1] + 1
         if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'{name}: in_channels must be a positive int, got {in_channels!r}')
@@ -173,9 +174,8 @@ class BaseBackbone(BaseModule):
         mmcv's RoIAlign reads its input as contiguous whatever its strides are, and then returns garbage without a
         word (https://github.com/open-mmlab/mmcv/issues/2203): a contiguous image must give contiguous maps.
         """
-        if image.is_contiguous():
-            return feature.contiguous()
-        return feature.contiguous(memory_format=torch.channels_last)
+        last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+        return feature.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def adapt(self, tensors: Mapping[str, Tensor]) -> 'Adapted':
         """The tensors of a checkpoint as this very model holds them; every way of loading passes here.
@@ -186,7 +186,7 @@ class BaseBackbone(BaseModule):
         Raises:
             CheckpointError: They belong to a model that this one cannot become.
         """
-        family = FAMILIES[type(self).__name__]
+        family = next(FAMILIES[c.__name__] for c in type(self).__mro__ if c.__name__ in FAMILIES)
         for dialect in family.dialects:
             if dialect.recognises(tensors):
                 return Adapted(dialect.convert(tensors), dialect.name)
@@ -207,6 +207,7 @@ class BaseBackbone(BaseModule):
             if k in loaded and loaded[k].shape != v.shape
         ]
         unused = sorted(loaded.keys() - own.keys())
+        wrong += [f'{k}: beyond the depth of the model' for k in unused if self._is_deeper(k)]
         if missing or wrong:
             raise CheckpointError(
                 f'{source} does not fill this {name} (is it another arch?). Names: {adapted.dialect}\n'
@@ -220,7 +221,20 @@ class BaseBackbone(BaseModule):
             + (f'; not part of the backbone and left out: {_shorten(unused)}' if unused else ''),
             logger='current',
         )
+        loaded.update({k: v for k, v in own.items() if k not in loaded})  # what may be missing stays as it is
         return loaded
+
+    def _is_deeper(self, name: str) -> bool:
+        """Whether a tensor belongs to a block behind the last one that this arch has."""
+        module: nn.Module = self
+        for depth, part in enumerate(name.split('.')):
+            if isinstance(module, nn.ModuleList) and part.isdigit() and int(part) >= len(module):
+                # The outermost list may be shorter than the arch: out_indices needs no more.
+                return depth > 1 or int(part) >= self.num_stages
+            if part not in module._modules:
+                return False
+            module = module._modules[part]
+        return False
 
     def load_state_dict(self, state_dict: Mapping, strict: bool = True, *args, **kwargs):
         """As ``torch.nn.Module.load_state_dict``, in any dialect.
@@ -282,12 +296,22 @@ class BaseBackbone(BaseModule):
         Raises:
             CheckpointError: A pretrained checkpoint does not fill every tensor of the backbone, or is none.
         """
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            if not self.is_init:
-                self._load_pretrained(**{k: v for k, v in self.init_cfg.items() if k != 'type'})
-                self.is_init = True
-            return
-        super().init_weights()
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
+        pretrained = [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
+        if not pretrained or self.is_init:
+            return super().init_weights()
+        given, self.init_cfg = self.init_cfg, [cfg for cfg in cfgs if cfg not in pretrained] or None
+        try:
+            if self.init_cfg:
+                super().init_weights()
+            for cfg in pretrained:
+                self._load_pretrained(**{k: v for k, v in cfg.items() if k != 'type'})
+            self.is_init = True
+        except BaseException:
+            self.is_init = False
+            raise
+        finally:
+            self.init_cfg = given
 
     def _load_pretrained(self, checkpoint: str, prefix: Optional[str] = None, map_location: str = 'cpu') -> None:
         tensors = _bare(read_checkpoint(checkpoint), checkpoint, prefix)

@@ -134,6 +134,8 @@ class GMLP(IsotropicBackbone):
     ) -> None:
         settings = resolve_arch('GMLP', arch, ARCHS, ALIASES)
         dim = settings['dim']
+        if int(dim * settings['mlp_ratio']) % 2:
+            raise ValueError(f'GMLP: dim * mlp_ratio is cut in halves, so it must be even, got {settings}')
         super().__init__(
             dim=dim,
             depth=settings['depth'],

@@ -32,8 +32,9 @@ class IsotropicBackbone(BaseBackbone):
     With ``token_mixing`` other than 'fixed', images of any size are taken: a window covers ``img_size`` pixels, an
     image is padded with zeros at its right and bottom to whole windows, and the map is cropped again before it is
     returned. Since hosts pad batches with zeros too (after normalisation: with the mean colour), an image padded here
-    and one padded there give the same map. Padding is part of a window like any other area of one colour, so it does
-    reach the tokens of its own window; with ``img_size`` dividing the image there is none.
+    and one padded there give the same map (with ``cross_window`` up to whole windows of padding, which the convolutions
+    see). Padding is part of a window like any other area of one colour, so it does reach the tokens of its own window;
+    with ``img_size`` dividing the image there is none.
 
     Args:
         dim (int): Channels.
@@ -125,7 +126,9 @@ class IsotropicBackbone(BaseBackbone):
         resized = 0
         for name, module in self.named_modules():
             weight = tensors.get(f'{name}.weight')
-            if not isinstance(module, TokenMixing) or weight is None or weight.shape == module.weight.shape:
+            if not isinstance(module, TokenMixing) or weight is None or f'{name}.bias' not in tensors:
+                continue
+            if weight.shape == module.weight.shape:
                 continue
             side = math.isqrt(weight.shape[0])
             if weight.shape != (side * side, side * side):

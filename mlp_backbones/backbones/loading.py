@@ -52,9 +52,10 @@ def _load_base_model(self: BaseModel, state_dict: dict, prefix: str, *args) -> N
 # without one of our backbones is left alone.
 BaseModel._load_from_state_dict = _load_base_model
 
-# mmengine reads .pth files by itself; schemes are matched as regular expressions from the start of the path.
+# mmengine reads .pth files by itself. Schemes are matched as regular expressions from the start of the path, in reverse
+# alphabetical order: the first of these goes before mmengine's own 'https://'.
 CheckpointLoader.register_scheme(
-    prefixes=r'.*\.(pdparams|safetensors)$',
+    prefixes=[r'https?://.*\.(pdparams|safetensors)(\?.*)?$', r'.*\.(pdparams|safetensors)$'],
     loader=lambda filename, map_location=None: read_checkpoint(filename),
     force=True,
 )

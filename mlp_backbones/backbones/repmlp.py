@@ -288,8 +288,8 @@ class RepMLP(BaseBackbone):
                 f'RepMLP: channels, depths and share_sets have four entries each, and each number of share sets '
                 f"divides its stage's channels, got {settings}"
             )
-        if norm_cfg.get('type') == 'GN':
-            raise ValueError(f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', which can be folded, got {norm_cfg}")
+        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') == 'GN':
+            raise ValueError(f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', to be folded, got {norm_cfg!r}")
         super().__init__(
             channels=channels,
             strides=STRIDES,

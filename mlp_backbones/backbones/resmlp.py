@@ -36,8 +36,8 @@ class ResMLPBlock(nn.Module):
         self.linear_tokens = TokenMixing(grid)
         self.norm2 = Affine(dim)
         self.mlp_channels = Mlp(dim, int(dim * mlp_ratio))
-        self.ls1 = nn.Parameter(torch.full((dim,), layer_scale))
-        self.ls2 = nn.Parameter(torch.full((dim,), layer_scale))
+        self.ls1 = nn.Parameter(torch.full((dim,), float(layer_scale)))
+        self.ls2 = nn.Parameter(torch.full((dim,), float(layer_scale)))
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,9 +21,6 @@ import torch
 from torch import Tensor
 
 TIMEOUT = 20  # seconds to wait for a host to answer
-# What pickled arrays and numbers of numpy are made with; private, and moved between versions.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_SCALAR = np.float64(0).__reduce__()[0]
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'ema_state_dict')
 
 
@@ -37,7 +34,10 @@ def fetch(url: str) -> Path:
     Raises:
         CheckpointError: The host cannot be reached, or the file is not the one that its name's hash says.
     """
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / url.rsplit('/', 1)[-1].split('?')[0]
+    name = url.split('?')[0].rsplit('/', 1)[-1]
+    if name.split('.')[0] in ('model', 'pytorch_model', 'weights'):  # the same for everybody: not the name alone
+        name = f'{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}'
+    target = Path(torch.hub.get_dir()) / 'checkpoints' / name
     if target.is_file():
         return target
     print(f'Downloading {url} to {target}', file=sys.stderr, flush=True)
@@ -118,7 +118,7 @@ def read_checkpoint(source: Union[str, Path]) -> Any:
         start = file.read(256).lstrip()
     if not start:
         raise CheckpointError(f'{path} is empty')
-    if start[:1] == b'<':
+    if start.lower().startswith((b'<!doctype', b'<html', b'<?xml')):
         raise CheckpointError(f'{path} is a web page, not a checkpoint: download the file behind the link')
     check_hash(path, path.name)
     if path.suffix == '.safetensors':
@@ -129,13 +129,13 @@ def read_checkpoint(source: Union[str, Path]) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    # A file of the zip format is mapped rather than read, so that nothing is held twice.
-    how: dict[str, Any] = dict(map_location='cpu', mmap=zipfile.is_zipfile(path))
     try:
+        if zipfile.is_zipfile(path) and any(n.endswith('/constants.pkl') for n in zipfile.ZipFile(path).namelist()):
+            raise CheckpointError('is a TorchScript program')  # which torch before 2.6 would load all the same
         with contextlib.suppress(pickle.UnpicklingError):
-            return torch.load(str(path), weights_only=True, **how)
+            return torch.load(path, map_location='cpu', weights_only=True)
         # Training checkpoints of mmengine hold more than tensors: logged numbers, in a class of their own.
-        return torch.load(str(path), weights_only=False, pickle_module=_TorchPickle, **how)
+        return torch.load(path, map_location='cpu', weights_only=False, pickle_module=_TorchPickle)
     except CheckpointError as error:
         raise CheckpointError(f'{path} was refused: it {error}; nothing of it was run') from error
     except Exception as error:  # a broken file may raise anything
@@ -146,20 +146,47 @@ def _first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else "no message"}'
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes numpy arrays and plain containers, and nothing else."""
+class _Dtype:
+    """Stands for a numpy dtype in a pickle: plain numbers only, checked before numpy sees them."""
 
-    _ALLOWED = {
-        ('collections', 'OrderedDict'): OrderedDict,
-        ('numpy', 'ndarray'): np.ndarray,
-        ('numpy', 'dtype'): np.dtype,
-    }
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r'[biufc]\d{1,2}', code):
+            raise CheckpointError(f'would make an array of {code!r}, which are no numbers')
+        self.code, self.order = code, '='
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1] if state[1] in ('<', '>') else '='
+
+
+class _Array:
+    """Stands for a numpy array in a pickle; ``value`` is made of checked parts."""
+
+    value: Optional[np.ndarray] = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, content = state
+        self.fill(content, dtype, shape, 'F' if fortran else 'C')
+
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> '_Array':
+        if not isinstance(dtype, _Dtype) or not isinstance(content, (bytes, bytearray, pickle.PickleBuffer)):
+            raise CheckpointError('would make an array of something else than bytes')
+        array = np.frombuffer(bytes(content), np.dtype(dtype.order + dtype.code))
+        self.value = array.reshape([int(n) for n in shape], order='F' if order == 'F' else 'C')
+        return self
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes stand-ins of numpy arrays, and plain containers, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._ALLOWED:
-            return self._ALLOWED[module, name]
+        if (module, name) == ('collections', 'OrderedDict'):
+            return OrderedDict
+        if (module, name) == ('numpy', 'dtype'):
+            return _Dtype
+        if (module, name) == ('numpy', 'ndarray'):
+            return _Array
         if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name in ('_reconstruct', 'scalar'):
-            return _RECONSTRUCT if name == '_reconstruct' else _SCALAR
+            return _reconstruct if name == '_reconstruct' else _scalar
         if module in ('numpy.core.numeric', 'numpy._core.numeric') and name == '_frombuffer':
             return _from_buffer
         if (module, name) == ('_codecs', 'encode'):
@@ -167,8 +194,27 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise CheckpointError(f'would make {module}.{name}, which is no tensor')
 
 
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(*_: Any) -> None:
+    """Single numbers are of no use here."""
+
+
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    return _Array().fill(content, dtype, shape, order)
+
+
+def _latin1(text: str, encoding: str = 'latin1') -> bytes:
+    """How pickles of protocol 2 write bytes."""
+    if encoding != 'latin1':
+        raise CheckpointError(f'would encode as {encoding}')
+    return codecs.encode(text, 'latin1')
+
+
 class _TorchUnpickler(_ArrayUnpickler):
-    """Makes tensors, arrays, plain containers and mmengine's logged numbers, and nothing else."""
+    """Makes tensors, plain containers and stand-ins of what training scripts keep beside them, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         kind = getattr(torch, name, None) if module == 'torch' else None
@@ -176,7 +222,7 @@ class _TorchUnpickler(_ArrayUnpickler):
             return kind
         if (module, name) in (('torch._utils', '_rebuild_tensor_v2'), ('torch._utils', '_rebuild_parameter')):
             return getattr(torch._utils, name)
-        if (module, name) == ('mmengine.logging.history_buffer', 'HistoryBuffer'):
+        if (module, name) in (('mmengine.logging.history_buffer', 'HistoryBuffer'), ('argparse', 'Namespace')):
             return _Inert
         if module in ('builtins', '__builtin__') and name == 'getattr':
             return _no_attribute
@@ -204,17 +250,6 @@ class _TorchPickle:
         return _TorchUnpickler(file, **kwargs).load()
 
 
-def _latin1(text: str, encoding: str = 'latin1') -> bytes:
-    """How pickles of protocol 2 write bytes."""
-    if encoding != 'latin1':
-        raise CheckpointError(f'would encode as {encoding}')
-    return codecs.encode(text, 'latin1')
-
-
-def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-
-
 def _read_paddle(path: Path) -> dict[str, Tensor]:
     try:
         with path.open('rb') as file:
@@ -228,8 +263,8 @@ def _read_paddle(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path} is not a checkpoint: it holds a {type(content).__name__}')
     # "StructuredToParameterName@@" is a dict of names beside the arrays.
-    arrays = {k: v for k, v in content.items() if isinstance(v, np.ndarray) and v.dtype != object}
-    return {str(key): torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+    arrays = {k: v.value for k, v in content.items() if isinstance(v, _Array) and v.value is not None}
+    return {str(k): torch.from_numpy(v.astype(v.dtype.newbyteorder('='))) for k, v in arrays.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -266,6 +301,8 @@ def state_dict_of(content: Any, source: object = 'the checkpoint') -> dict[str, 
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f'{source} is not a checkpoint: there are no tensors in it')
-    while all(key.startswith('module.') or key == 'steps' for key in tensors):
-        tensors = {key.removeprefix('module.'): value for key, value in tensors.items() if key != 'steps'}
+    tensors = {k: v for k, v in tensors.items() if k not in ('steps', 'n_averaged')}  # of a moving average
+    for prefix in ('module.', '_orig_mod.', 'module.'):
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors

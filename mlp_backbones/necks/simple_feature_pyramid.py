@@ -53,6 +53,8 @@ class SimpleFeaturePyramid(BaseModule):
             if len(in_channels) != 1:
                 raise ValueError(f'SimpleFeaturePyramid takes one map, got in_channels={in_channels!r}')
             in_channels = in_channels[0]
+        if not isinstance(out_strides, Sequence) or any(not isinstance(s, int) or s < 1 for s in out_strides):
+            raise ValueError(f'SimpleFeaturePyramid: out_strides must be positive ints, got {out_strides!r}')
         steps = [math.log2(stride / in_stride) for stride in out_strides]
         if not steps or any(s != int(s) for s in steps) or list(out_strides) != sorted(set(out_strides)):
             raise ValueError(
