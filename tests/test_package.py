@@ -58,7 +58,6 @@ import sys
 from pathlib import Path
 import torch, mlp_backbones
 from mmengine.config import Config
-from mlp_backbones.backbones.convmlp import ConvMLP
 root = Path(mlp_backbones.__file__).parent
 assert root.parent == Path(sys.argv[1]), root
 configs = sorted((root / '.mim/configs').glob('*/*.py'))
@@ -66,8 +65,9 @@ for path in configs:
     cfg = Config.fromfile(path)
     with torch.device('meta'):
         backbone = dict(cfg.model.backbone)
-        assert backbone.pop('type') == 'mlp_backbones.ConvMLP'
-        ConvMLP(**backbone)
+        scope, name = backbone.pop('type').split('.')
+        assert scope == 'mlp_backbones'
+        getattr(mlp_backbones, name)(**backbone)
 print(len(configs), mlp_backbones.__version__)
 """
     done = subprocess.run(
