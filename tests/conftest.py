@@ -1,6 +1,26 @@
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 
 from mlp_backbones.datasets import make_shapes
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+@pytest.fixture
+def run_script(capsys, monkeypatch):
+    """A function that runs a script of ``tools/`` in this process and returns its exit status and what it printed."""
+
+    def run(name, *args):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(TOOLS / name), run_name='__main__')
+        return done.value.code or 0, ''.join(capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope='session')

@@ -3,8 +3,6 @@
 import copy
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -389,12 +387,14 @@ class TestFiles:
 
 
 class TestConversion:
-    TOOL = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/convert_checkpoint.py')]
+    @pytest.fixture
+    def run(self, run_script):
+        def run(*args, code=0):
+            status, said = run_script('convert_checkpoint.py', *args)
+            assert status == code, said
+            return said
 
-    def run(self, *args, code=0):
-        done = subprocess.run([*self.TOOL, *map(str, args)], capture_output=True, text=True)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return run
 
     @pytest.mark.parametrize('name, family', [(n, s['type']) for n, s in GOLDENS.items()])
     def test_families_are_recognised(self, name, family):
@@ -413,29 +413,29 @@ class TestConversion:
         assert (converted.family, converted.dialect) == (cls.__name__, 'PaddleViT')
         assert tiny(cls, final_norm=True).load_state_dict(converted.tensors, strict=True)
 
-    def test_the_tool(self, tmp_path):
+    def test_the_tool(self, run, tmp_path):
         source = PADDLE / 'resmlp.pdparams'
-        said = self.run(source, tmp_path / 'x.pth')
+        said = run(source, tmp_path / 'x.pth')
         assert 'ResMLP' in said and 'PaddleViT' in said and str(tmp_path / 'x.pth') in said
         state = state_dict_of(read_checkpoint(tmp_path / 'x.pth'))
         assert {k.split('.')[0] for k in state} == {'backbone', 'head'}
         before = (tmp_path / 'x.pth').read_bytes()
-        assert 'x.pth is there already; --force replaces it' in self.run(source, tmp_path / 'x.pth', code=1)
+        assert 'x.pth is there already; --force replaces it' in run(source, tmp_path / 'x.pth', code=1)
         assert (tmp_path / 'x.pth').read_bytes() == before
-        self.run(source, tmp_path / 'x.pth', '--force', '--backbone-only')
+        run(source, tmp_path / 'x.pth', '--force', '--backbone-only')
         assert not any(k.startswith('backbone.') for k in state_dict_of(read_checkpoint(tmp_path / 'x.pth')))
-        self.run(source, tmp_path / 'y.safetensors', '--hash')
+        run(source, tmp_path / 'y.safetensors', '--hash')
         (hashed,) = tmp_path.glob('y-????????.safetensors')
         assert read_checkpoint(hashed).keys() == state.keys()
         assert sorted(p.name for p in tmp_path.iterdir()) == ['x.pth', hashed.name]
 
-    def test_check(self, tmp_path):
+    def test_check(self, run, tmp_path):
         torch.save(load('convmlp_s')[1], tmp_path / 'x.pth')
         config = ROOT / 'configs/classification/convmlp_s_imagenet.py'
-        said = self.run(tmp_path / 'x.pth', tmp_path / 'y.pth', '--check', config)
+        said = run(tmp_path / 'x.pth', tmp_path / 'y.pth', '--check', config)
         assert 'every tensor of the model is filled' in said and (tmp_path / 'y.pth').is_file()
         config = ROOT / 'configs/classification/convmlp_m_imagenet.py'
-        said = self.run(tmp_path / 'x.pth', tmp_path / 'z.pth', '--check', config, code=1)
+        said = run(tmp_path / 'x.pth', tmp_path / 'z.pth', '--check', config, code=1)
         assert 'does not fill this ConvMLP' in said and not (tmp_path / 'z.pth').exists()
 
     @pytest.mark.parametrize(
@@ -447,8 +447,8 @@ class TestConversion:
             (None, 'y.pth', 'there is no checkpoint'),
         ],
     )
-    def test_refusals(self, content, target, message, tmp_path):
+    def test_refusals(self, run, content, target, message, tmp_path):
         if content:
             torch.save(content, tmp_path / 'x.pth')
-        assert 'error: ' in (said := self.run(tmp_path / 'x.pth', tmp_path / target, code=1)) and message in said
+        assert 'error: ' in (said := run(tmp_path / 'x.pth', tmp_path / target, code=1)) and message in said
         assert not (tmp_path / target).exists()

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +85,9 @@ def test_nothing_is_overwritten_or_half_written(shapes, tmp_path, monkeypatch):
         (['here'], 'is there already'),
     ],
 )
-def test_command(tmp_path, args, words):
+def test_command(run_script, tmp_path, monkeypatch, args, words):
     (tmp_path / 'here').mkdir()
-    command = [sys.executable, ROOT / 'tools' / 'make_shapes.py', *args]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode and words in done.stderr and 'Traceback' not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    code, said = run_script('make_shapes.py', *args)
+    assert code and words in said and 'Traceback' not in said
     assert [p.name for p in tmp_path.iterdir()] == ['here']

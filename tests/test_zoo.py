@@ -118,6 +118,6 @@ print(type(model.backbone).__name__, model.head.num_classes)
     assert done.stdout.splitlines()[-1] == 'GMLP 7'
 
 
-def test_the_page_is_up_to_date():
-    done = subprocess.run([sys.executable, ROOT / 'tools/make_model_zoo.py', '--check'], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_page_is_up_to_date(run_script):
+    code, said = run_script('make_model_zoo.py', '--check')
+    assert code == 0, said

@@ -4,9 +4,10 @@ import argparse
 import sys
 
 from mlp_backbones.datasets import TASKS, make_shapes
+from mlp_backbones.launch import UserError, run_tool
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('root', help='folder to make; it must not be there yet')
     parser.add_argument('--task', choices=list(TASKS), default='detection')
@@ -17,10 +18,8 @@ def main() -> int:
     try:
         make_shapes(args.root, args.task, args.num_train, args.num_val, args.seed)
     except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    return 0
+        raise UserError(str(error)) from error
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(main))
