@@ -53,11 +53,14 @@ class PatchEmbed(nn.Module):
 
 def _product_dtype(x: Tensor) -> torch.dtype:
     """The dtype that a matrix product with ``x`` is computed in."""
-    if x.is_cuda:
+    kind = x.device.type
+    if kind not in ('cpu', 'cuda'):
+        return x.dtype
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4 and later
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if kind == 'cuda':
         return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
-    if x.device.type == 'cpu' and torch.is_autocast_cpu_enabled():
-        return torch.get_autocast_cpu_dtype()
-    return x.dtype
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
 
 
 class TokenMixing(nn.Module):

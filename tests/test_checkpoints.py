@@ -117,6 +117,20 @@ def test_files_of_paddle(cls, door):
         assert difference(scores(model, x), torch.from_numpy(answers[NAMES[cls]])) < (1e-4 if cls is GMLP else 1e-5)
 
 
+@pytest.mark.parametrize('cls', NAMES)
+def test_files_that_paddle_writes_now(cls, tmp_path):
+    paddle = pytest.importorskip('paddle')
+    import paddle_models
+
+    theirs = paddle_models.build(NAMES[cls], TINY[cls]['arch'], classes=10)
+    paddle.save(theirs.state_dict(), str(tmp_path / 'x.pdparams'))
+    x = np.random.RandomState(1).randn(2, 3, 64, 64).astype(np.float32)
+    expected = torch.from_numpy(theirs(paddle.to_tensor(x)).numpy())
+    model = classifier(dict(TINY[cls], type=cls.__name__, out_indices=-1), theirs.head.weight.shape[0], 10)
+    load_checkpoint(model, str(tmp_path / 'x.pdparams'))
+    assert difference(scores(model, torch.from_numpy(x)), expected) < 1e-5
+
+
 @pytest.mark.parametrize('deploy', [False, True])
 def test_repmlp_of_mmpretrain(deploy, tmp_path):
     from mmpretrain.models import RepMLPNet

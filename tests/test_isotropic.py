@@ -1,11 +1,12 @@
 """ResMLP and gMLP: equal to timm at their own size, and what happens at others."""
 
 import copy
+from unittest import mock
 
 import pytest
 import timm
 import torch
-from families import ISOTROPIC, tiny
+from families import ISOTROPIC, TINY, tiny
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
@@ -260,3 +261,14 @@ class TestRefusals:
         wide = tiny(cls, img_size=(32, 96))
         with pytest.raises(RuntimeError, match=r'not the weights of a square token grid.*4x4'):
             tiny(cls, token_mixing='resize').load_state_dict(wide.state_dict())
+
+    def test_a_grid_that_may_be_another(self, cls):
+        wide = tiny(cls, img_size=(32, 128))  # 2x8 tokens, as many as 4x4
+        with mock.patch('mlp_backbones.backbones.isotropic.print_log') as log:
+            wide.load_state_dict(tiny(cls).state_dict())
+        assert '2x8 grid; if they are of a 4x4 one, use another img_size' in log.call_args.args[0]
+
+    @pytest.mark.parametrize('depth', [0, 1.5])
+    def test_depth(self, cls, depth):
+        with pytest.raises(ValueError, match=f'depth must be a positive int, got {depth}'):
+            tiny(cls, arch=dict(TINY[cls]['arch'], depth=depth))

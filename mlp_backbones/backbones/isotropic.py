@@ -3,12 +3,14 @@
 Their token mixing is a matrix over the tokens of one image size. Here is the one place that takes them to any other.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
@@ -62,6 +64,8 @@ class IsotropicBackbone(BaseBackbone):
         **kwargs,
     ) -> None:
         name = type(self).__name__
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise ValueError(f'{name}: depth must be a positive int, got {depth!r}')
         super().__init__([dim] * depth, [patch_size] * depth, in_channels=in_channels, **kwargs)
         if token_mixing not in TOKEN_MIXING:
             modes = '; '.join(f'{mode!r} ({what})' for mode, what in TOKEN_MIXING.items())
@@ -124,6 +128,16 @@ class IsotropicBackbone(BaseBackbone):
     def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
         tensors, dialect, _ = super().adapt(tensors)
         resized = 0
+        length = self.grid[0] * self.grid[1]
+        if self.grid[0] != self.grid[1] and math.isqrt(length) ** 2 == length:
+            # Published weights have square grids, and a file does not say which grid its numbers belong to.
+            print_log(
+                f'{type(self).__name__}: token mixing weights of {length} tokens are taken for those of a '
+                f'{self.grid[0]}x{self.grid[1]} grid; if they are of a {math.isqrt(length)}x{math.isqrt(length)} one, '
+                f'use another img_size',
+                logger='current',
+                level=logging.WARNING,
+            )
         for name, module in self.named_modules():
             weight = tensors.get(f'{name}.weight')
             if not isinstance(module, TokenMixing) or weight is None or f'{name}.bias' not in tensors:
