@@ -24,6 +24,7 @@ _PUBLIC = {
     'get_model': 'mlp_backbones.zoo',
     'list_models': 'mlp_backbones.zoo',
     'register_with_mmpretrain': 'mlp_backbones.zoo',
+    'reparameterize': 'mlp_backbones.deployment',
 }
 __all__ = ['__version__', *_PUBLIC]
 

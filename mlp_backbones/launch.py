@@ -32,7 +32,7 @@ def run_tool(main: Callable[[], None]) -> int:
         main()
     except (UserError, MissingDependency) as error:
         return _fail(str(error))
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
         # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
         last = traceback.extract_tb(error.__traceback__)[-1]
         if Path(__file__).parent not in Path(last.filename).parents:

@@ -1,7 +1,9 @@
 """Layers that several families share."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
+from typing import Optional
 
 import torch
 import torch.utils.checkpoint
@@ -63,6 +65,60 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
 
 
+def _without_zeros(scale: Tensor) -> Tensor:
+    """A scale to divide by: what is zero next to the largest becomes 1e-8 of it, far below the rounding of float32."""
+    least = scale.abs().amax() * 1e-8
+    least = torch.where(least > 0, least, torch.ones_like(least))
+    return torch.where(scale.abs() < least, least, scale)
+
+
+def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm does in eval mode, as the scale and the shift of each channel, in float64."""
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+@torch.no_grad()
+def fold_before(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) -> None:
+    """Let a linear layer or a 1x1 convolution take in ``scale * x + shift`` of its inputs, in place."""
+    weight, scale = layer.weight.double(), scale.double().flatten()
+    if shift is not None:
+        _set_bias(layer, _bias(layer) + weight.flatten(1) @ shift.double().flatten())
+    layer.weight.copy_(weight * scale.view(1, -1, *[1] * (weight.ndim - 2)))
+
+
+@torch.no_grad()
+def fold_after(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) -> None:
+    """Let a linear layer or a convolution take in ``scale * y + shift`` of its answers, in place."""
+    scale = scale.double().flatten()
+    _set_bias(layer, _bias(layer) * scale + (0 if shift is None else shift.double().flatten()))
+    layer.weight.copy_(layer.weight.double() * scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    return layer.weight.new_zeros(len(layer.weight), dtype=torch.double) if layer.bias is None else layer.bias.double()
+
+
+def _set_bias(layer: nn.Module, bias: Tensor) -> None:
+    layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=layer.weight.requires_grad)
+
+
+def fold_norms(layers: nn.Sequential) -> None:
+    """Fold every BatchNorm that follows a convolution into it, in place; an identity takes its place."""
+    for (_, conv), (name, norm) in itertools.pairwise(layers.named_children()):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+            fold_after(conv, *affine_of(norm))
+            setattr(layers, name, nn.Identity())
+
+
+def take_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Take weight and bias out of a LayerNorm, which goes on without."""
+    weight, bias = norm.weight, norm.bias
+    norm.weight = norm.bias = None
+    norm.elementwise_affine = False
+    return weight, bias
+
+
 class TokenMixing(nn.Module):
     """A linear layer over the tokens of a grid, the same for every channel: (B, L, C) -> (B, L, C).
 
@@ -72,17 +128,39 @@ class TokenMixing(nn.Module):
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.grid = grid
         length = grid[0] * grid[1]
+        self.grid = grid
         self.weight = nn.Parameter(torch.empty(length, length))
         self.bias = nn.Parameter(torch.zeros(length))
+        self.shift: Optional[nn.Parameter] = None  # (L, C), in place of the bias of a folded layer
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         # The channels stay the last dimension: a product from the left instead of two transpositions.
         # Cast before it is expanded: autocast would copy it for every sample.
         weight = self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1)
-        return torch.bmm(weight, x) + self.bias[:, None]
+        return torch.bmm(weight, x).add_(self.bias[:, None] if self.shift is None else self.shift)
+
+    @torch.no_grad()
+    def fold_affine(self, scale: Tensor, shift: Tensor) -> Tensor:
+        """Take in the affine of the channels that comes before, ``scale * x + shift``.
+
+        A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
+        W(scale x + shift) + bias = scale (W x + (shift rowsum(W) + bias) / scale).
+
+        Args:
+            scale (Tensor): (C,).
+            shift (Tensor): (C,).
+
+        Returns:
+            Tensor: The scale (C,) that the answer is to be multiplied by, in float64.
+        """
+        scale, shift = _without_zeros(scale.double().flatten()), shift.double().flatten()
+        rows = self.weight.double().sum(1, keepdim=True)
+        folded = (rows * shift + self.bias.double()[:, None]) / scale
+        self.shift = nn.Parameter(folded.to(self.weight), requires_grad=self.weight.requires_grad)
+        self.bias = None
+        return scale
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}'
@@ -106,7 +184,7 @@ def resize_token_mixing(
 
     Args:
         weight (Tensor): (L, L), L the tokens of ``source``.
-        bias (Tensor): (L,).
+        bias (Tensor): (L,), or (L, C) of a folded layer.
         source (tuple[int, int]): Rows and columns of the old grid.
         target (tuple[int, int]): Rows and columns of the new one.
 

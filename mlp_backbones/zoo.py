@@ -1,5 +1,6 @@
 """The model zoo: published models by name. The data is in ``configs/*/metafile_*.yml``."""
 
+import copy
 import difflib
 import fnmatch
 import functools
@@ -94,21 +95,42 @@ def get_model(name: str, pretrained: Union[bool, str, Path] = False, **overrides
         raise ValueError(
             f'{entry["Name"]} has no direct link to weights. {entry["Get"]} Give the file: pretrained=PATH'
         )
+    cfg.merge_from_dict(dict(model=dict(backbone=dict(init_cfg=None))))
+    cfg.merge_from_dict(dict(model=overrides))
+    return build_model(cfg, weights)
+
+
+def build_model(cfg, weights: Optional[Union[str, Path]] = None, strict: bool = False):
+    """Build the model of a config.
+
+    Args:
+        cfg (mmengine.Config): Of a classifier, a detector or a segmentor.
+        weights (str | Path, optional): A file or URL to load, in any dialect, instead of the backbone's ``init_cfg``.
+        strict (bool): Refuse weights that leave a tensor of the whole model unfilled, or hold others. Defaults to
+            False: only the backbone must be filled.
+
+    Returns:
+        torch.nn.Module: The host's model, in eval mode.
+
+    Raises:
+        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
+    """
     require(cfg.default_scope)
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.runner.checkpoint import load_state_dict
 
-    from .checkpoints import read_checkpoint, state_dict_of
+    from .checkpoints import CheckpointError, read_checkpoint, state_dict_of
 
     importlib.import_module(f'{cfg.default_scope}.models')
 
-    if 'data_preprocessor' in cfg and 'data_preprocessor' not in cfg.model:
-        cfg.model.data_preprocessor = cfg.data_preprocessor
-    cfg.merge_from_dict(dict(model=dict(backbone=dict(init_cfg=None))))
-    cfg.merge_from_dict(dict(model=overrides))
+    model_cfg = copy.deepcopy(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if weights is not None:
+        model_cfg.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(cfg.model)
+        model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(model_cfg)
         logger = MMLogger.get_current_instance()
         level = logger.level
         logger.setLevel('WARNING')  # mmengine lists every parameter otherwise
@@ -117,7 +139,16 @@ def get_model(name: str, pretrained: Union[bool, str, Path] = False, **overrides
         finally:
             logger.setLevel(level)
     if weights is not None:
-        load_state_dict(model, state_dict_of(read_checkpoint(weights), weights), strict=False)
+        tensors = state_dict_of(read_checkpoint(weights), weights)
+        if strict:
+            try:
+                model.load_state_dict(tensors)
+            except CheckpointError:
+                raise
+            except RuntimeError as error:
+                raise CheckpointError(f'{weights} does not fill the model: {error}') from error
+        else:
+            load_state_dict(model, tensors, strict=False)
     return model.eval()
 
 

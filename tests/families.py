@@ -29,9 +29,13 @@ VARIANTS = [
 def tiny(cls, seed=0, **kwargs):
     """A small model whose every parameter and statistic differs from its initial value, so a forgotten one shows."""
     torch.manual_seed(seed)
-    model = cls(**{**TINY[cls], **kwargs})
+    return randomise(cls(**{**TINY[cls], **kwargs}), token_std=0.2)
+
+
+def randomise(model, token_std=0.02):
+    """Draw what starts at 0 or 1, or almost, at random."""
     for module in model.modules():
-        if isinstance(module, (_BatchNorm, nn.LayerNorm)):
+        if isinstance(module, (_BatchNorm, nn.LayerNorm)) and module.weight is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
         if isinstance(module, _BatchNorm):
@@ -42,7 +46,9 @@ def tiny(cls, seed=0, **kwargs):
             nn.init.uniform_(module.beta, -0.5, 0.5)
     for name, parameter in model.named_parameters():
         if name.endswith(('gate.proj.weight', 'linear_tokens.weight')):
-            nn.init.normal_(parameter, std=0.2)
+            nn.init.normal_(parameter, std=token_std)
+        elif name.endswith(('.ls1', '.ls2')):
+            nn.init.uniform_(parameter, 0.1, 0.5)
         elif name.startswith('propagations.'):
             nn.init.normal_(parameter, std=0.1)
     return model

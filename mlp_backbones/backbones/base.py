@@ -1,5 +1,6 @@
 """What all backbones share: checked arguments, frozen stages, and weights that are loaded or refused."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
@@ -98,8 +99,9 @@ class BaseBackbone(BaseModule):
     """Base of the backbones.
 
     A subclass calls ``super().__init__`` first, builds its layers for the stages in ``range(self.num_built)``,
-    then calls ``self._freeze()``; it implements ``stage_modules`` and ``forward``. Stages after the last one in
-    ``out_indices`` are not built: nothing is computed for nothing, and no parameter is left without a gradient.
+    then calls ``self._finish(deploy)``; it implements ``stage_modules`` and ``forward``. Parts that can be folded
+    have a ``switch_to_deploy``. Stages after the last one in ``out_indices`` are not built: nothing is computed for
+    nothing, and no parameter is left without a gradient.
 
     Args:
         channels (Sequence[int]): Channels of each stage's feature map.
@@ -120,6 +122,7 @@ class BaseBackbone(BaseModule):
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
     """
 
+    training_mark = deploy_mark = r'(?!)'  # regular expressions: names that a checkpoint of this form alone has
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -154,11 +157,17 @@ class BaseBackbone(BaseModule):
             raise TypeError(f'{name}: drop_path_rate must be a number, got {drop_path_rate!r}')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'{name}: drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        self.deploy = False
         self._partial = False  # whether a load may leave tensors unfilled
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+
+    @property
+    def size_step(self) -> Optional[tuple[int, int]]:
+        """Exported with dynamic height and width, it takes multiples of these; None: it takes one size only."""
+        return (self.min_size, self.min_size)
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """The modules that turn the feature map of stage ``index - 1`` into that of stage ``index``."""
@@ -187,10 +196,28 @@ class BaseBackbone(BaseModule):
             CheckpointError: They belong to a model that this one cannot become.
         """
         family = next(FAMILIES[c.__name__] for c in type(self).__mro__ if c.__name__ in FAMILIES)
+        adapted = Adapted(dict(tensors), family.native)
         for dialect in family.dialects:
             if dialect.recognises(tensors):
-                return Adapted(dialect.convert(tensors), dialect.name)
-        return Adapted(dict(tensors), family.native)
+                adapted = Adapted(dialect.convert(tensors), dialect.name)
+                break
+        self._check_form(adapted.tensors)
+        return adapted
+
+    def _check_form(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise ``CheckpointError`` where a checkpoint and the backbone are of different forms."""
+        name = type(self).__name__
+        trained, folded = (any(re.search(m, k) for k in tensors) for m in (self.training_mark, self.deploy_mark))
+        if folded and not trained and not self.deploy:
+            raise CheckpointError(
+                f'the checkpoint is of {name} in deploy form, this backbone is in training form: build it with '
+                f'deploy=True'
+            )
+        if trained and self.deploy:
+            raise CheckpointError(
+                f'the checkpoint is of {name} in training form, this backbone is in deploy form: build it with '
+                f'deploy=False, load the checkpoint, and call switch_to_deploy() in eval mode'
+            )
 
     def _fit(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Adapt tensors, make sure that they fill the backbone, and say in the log what was used.
@@ -274,9 +301,32 @@ class BaseBackbone(BaseModule):
     def _frozen_modules(self) -> list[nn.Module]:
         return [m for i in range(self.frozen_stages + 1) for m in self.stage_modules(i)]
 
-    def _freeze(self) -> None:
+    def _finish(self, deploy: bool) -> None:
         for module in self._frozen_modules():
             module.requires_grad_(False)
+        if deploy:
+            self._fold()
+
+    def _fold(self) -> None:
+        for module in self.modules():
+            if module is not self and hasattr(module, 'switch_to_deploy'):
+                module.switch_to_deploy()
+        self.deploy = True
+
+    def switch_to_deploy(self) -> None:
+        """Fold norms, affines and parallel branches into the layers beside them, in place.
+
+        Outputs in eval mode are the same. A folded backbone stays as it is. See ``mlp_backbones.reparameterize``.
+
+        Raises:
+            RuntimeError: The backbone is in training mode, in which the two forms differ.
+        """
+        if self.training:
+            raise RuntimeError(
+                f'{type(self).__name__} is in training mode, and what is folded are the statistics of eval mode: '
+                f'call .eval() first'
+            )
+        self._fold()
 
     def train(self, mode: bool = True):
         """Set training mode; frozen stages, and with ``norm_eval`` every BatchNorm, stay in eval mode."""

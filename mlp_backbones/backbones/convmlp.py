@@ -10,7 +10,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..layers import Mlp, build_norm, drop_path
+from ..layers import Mlp, build_norm, drop_path, fold_before, fold_norms, take_affine
 from ..registry import register_model
 from .base import BaseBackbone, resolve_arch
 
@@ -43,6 +43,10 @@ class ConvTokenizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
 
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm into its convolution."""
+        fold_norms(self.block)
+
 
 class ConvStage(nn.Module):
     """Residual bottlenecks, then a downsampling convolution: (N, C, H, W) -> (N, dim, H/2, W/2), rounded up.
@@ -67,6 +71,11 @@ class ConvStage(nn.Module):
             x = x + run(block, x)
         return self.downsample(x)
 
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm into its convolution."""
+        for block in self.conv_blocks:
+            fold_norms(block)
+
 
 class ConvMLPBlock(nn.Module):
     """Channel MLP, 3x3 depthwise convolution, channel MLP, over a channels-last map (N, H, W, C).
@@ -89,6 +98,16 @@ class ConvMLPBlock(nn.Module):
         x = x + self.drop_path(self.channel_mlp1(self.norm1(x)))
         x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + self.drop_path(self.channel_mlp2(self.norm2(x)))
+
+    def switch_to_deploy(self) -> None:
+        """Fold weight and bias of the LayerNorms into the linear layers.
+
+        ``connect_norm`` keeps its own: the padding of the convolution after it is zero, whatever its bias is.
+        """
+        if self.norm1.weight is None:
+            return
+        fold_before(self.channel_mlp1.fc1, *take_affine(self.norm1))
+        fold_before(self.channel_mlp2.fc1, *take_affine(self.norm2))
 
 
 class ConvDownsample(nn.Module):
@@ -150,6 +169,8 @@ class ConvMLP(BaseBackbone):
         drop_path_rate (float): Stochastic depth rate of the last block of each MLP stage. Defaults to 0.1.
         norm_cfg (dict): The normalisation of the convolutions. Defaults to ``dict(type='BN')``.
         with_cp (bool): Recompute block activations in the backward pass to save memory. Defaults to False.
+        deploy (bool): Build the folded form, for inference: it takes folded checkpoints, see ``switch_to_deploy``.
+            Defaults to False.
         init_cfg (dict | list[dict], optional): mmengine's initialisation config.
 
     Shape:
@@ -167,6 +188,9 @@ class ConvMLP(BaseBackbone):
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
 
+    training_mark = r'^tokenizer\.block\.1\.running_mean$|\.blocks\.\d+\.norm1\.weight$'
+    deploy_mark = r'^tokenizer\.block\.0\.bias$'
+
     def __init__(
         self,
         arch: Union[str, Mapping] = 'small',
@@ -178,6 +202,7 @@ class ConvMLP(BaseBackbone):
         drop_path_rate: float = 0.1,
         norm_cfg: Mapping = dict(type='BN'),
         with_cp: bool = False,
+        deploy: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         settings = resolve_arch('ConvMLP', arch, ARCHS, ALIASES)
@@ -212,7 +237,7 @@ class ConvMLP(BaseBackbone):
         self.norm = nn.LayerNorm(dims[2]) if final_norm else None
         self._depths = (settings['conv_blocks'], *depths)
         self.apply(_init_module)
-        self._freeze()
+        self._finish(deploy)
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         if index == 0:

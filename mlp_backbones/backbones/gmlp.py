@@ -10,7 +10,7 @@ from typing import Optional, Union
 
 from torch import Tensor, nn
 
-from ..layers import TokenMixing, drop_path
+from ..layers import TokenMixing, drop_path, fold_before, take_affine
 from ..registry import register_model
 from .base import resolve_arch
 from .isotropic import IsotropicBackbone
@@ -73,6 +73,14 @@ class GMLPBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp_channels(self.norm(x)))
 
+    def switch_to_deploy(self) -> None:
+        """Fold the weights and biases of both LayerNorms into the linear layers."""
+        if self.norm.weight is None:
+            return
+        mlp = self.mlp_channels
+        fold_before(mlp.fc1, *take_affine(self.norm))
+        fold_before(mlp.fc2, mlp.gate.proj.fold_affine(*take_affine(mlp.gate.norm)))
+
 
 @register_model
 class GMLP(IsotropicBackbone):
@@ -101,6 +109,8 @@ class GMLP(IsotropicBackbone):
         final_norm (bool): Apply the last LayerNorm to the last block's map. Defaults to False.
         drop_path_rate (float): Stochastic depth rate, the same for every block. Defaults to 0.
         with_cp (bool): Recompute block activations in the backward pass to save memory. Defaults to False.
+        deploy (bool): Build the folded form, for inference: it takes folded checkpoints, see ``switch_to_deploy``.
+            Defaults to False.
         init_cfg (dict | list[dict], optional): mmengine's initialisation config.
 
     Shape:
@@ -117,6 +127,9 @@ class GMLP(IsotropicBackbone):
         [(1, 128, 16, 20)]
     """
 
+    training_mark = r'^blocks\.\d+\.norm\.weight$'
+    deploy_mark = r'\.gate\.proj\.shift$'
+
     def __init__(
         self,
         arch: Union[str, Mapping] = 'ti16',
@@ -130,6 +143,7 @@ class GMLP(IsotropicBackbone):
         final_norm: bool = False,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
+        deploy: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         settings = resolve_arch('GMLP', arch, ARCHS, ALIASES)
@@ -156,4 +170,4 @@ class GMLP(IsotropicBackbone):
             GMLPBlock(dim, self.grid, settings['mlp_ratio'], drop_path_rate) for _ in range(self.num_built)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6) if final_norm else None
-        self._freeze()
+        self._finish(deploy)

@@ -29,7 +29,7 @@ class IsotropicBackbone(BaseBackbone):
     """A patch embedding and blocks over one grid of tokens.
 
     A subclass calls ``super().__init__``, appends its blocks, each (B, L, C) -> (B, L, C), to ``self.blocks``, sets
-    ``self.norm`` and calls ``self._freeze()``.
+    ``self.norm`` and calls ``self._finish(deploy)``.
 
     With ``token_mixing`` other than 'fixed', images of any size are taken: a window covers ``img_size`` pixels, an
     image is padded with zeros at its right and bottom to whole windows, and the map is cropped again before it is
@@ -85,6 +85,10 @@ class IsotropicBackbone(BaseBackbone):
         self.propagations = nn.ModuleDict({str(i): WindowPropagation(dim) for i in ends if 0 <= i < self.num_built})
         self.norm: Optional[nn.Module] = None
 
+    @property
+    def size_step(self) -> Optional[tuple[int, int]]:
+        return None if self.token_mixing == 'fixed' else self.img_size
+
     def stage_modules(self, index: int) -> list[nn.Module]:
         modules = [self.stem] if index == 0 else []
         modules.append(self.blocks[index])
@@ -109,7 +113,7 @@ class IsotropicBackbone(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x)
         image = x
-        height, width = (math.ceil(n / self.patch_size) for n in image.shape[2:])
+        height, width = (-(-n // self.patch_size) for n in image.shape[2:])  # rounded up
         x = self.stem(self._pad(image).contiguous(memory_format=torch.channels_last))
         size = x.shape[2:]  # of the map in tokens, whole windows
         x = to_windows(x.permute(0, 2, 3, 1), self.grid)  # (N, C, H, W) -> (N * windows, L, C)
@@ -140,7 +144,8 @@ class IsotropicBackbone(BaseBackbone):
             )
         for name, module in self.named_modules():
             weight = tensors.get(f'{name}.weight')
-            if not isinstance(module, TokenMixing) or weight is None or f'{name}.bias' not in tensors:
+            bias = f'{name}.bias' if getattr(module, 'shift', None) is None else f'{name}.shift'
+            if not isinstance(module, TokenMixing) or weight is None or bias not in tensors:
                 continue
             if weight.shape == module.weight.shape:
                 continue
@@ -157,8 +162,8 @@ class IsotropicBackbone(BaseBackbone):
                     f"use token_mixing='resize' to interpolate the weights, or token_mixing='window' with "
                     f'img_size={side * self.patch_size}'
                 )
-            tensors[f'{name}.weight'], tensors[f'{name}.bias'] = resize_token_mixing(
-                weight, tensors[f'{name}.bias'], (side, side), self.grid
+            tensors[f'{name}.weight'], tensors[bias] = resize_token_mixing(
+                weight, tensors[bias], (side, side), self.grid
             )
             resized += 2
         return Adapted(tensors, dialect, resized)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
-from ..layers import build_norm, drop_path
+from ..layers import affine_of, build_norm, drop_path, fold_before, fold_norms
 from ..registry import register_model
 from .base import Adapted, BaseBackbone, resolve_arch, resolve_img_size
 
@@ -45,6 +45,10 @@ class Downsample(ConvNorm):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: Mapping) -> None:
         super().__init__(in_channels, out_channels, stride, norm_cfg, relu=True, stride=stride)
+
+    def switch_to_deploy(self) -> None:
+        """Fold the BatchNorm into the convolution."""
+        fold_norms(self)
 
     def forward(self, x: Tensor) -> Tensor:
         stride = self.conv.stride[0]
@@ -155,12 +159,12 @@ class RepMLPBlock(nn.Module):
         """
         h, w = self.tile
         length = h * w
-        scale, bias = _scale_and_bias(self.fc3_bn)
+        scale, bias = affine_of(self.fc3_bn)
         weight = self.fc3.weight.double() * scale.repeat_interleave(length).view(-1, 1, 1, 1)
         units = torch.eye(length, dtype=torch.float64, device=weight.device).view(length, 1, h, w)
         for kernel in KERNELS:
             branch = self.get_submodule(f'repconv{kernel}')
-            branch_scale, branch_bias = _scale_and_bias(branch.bn)
+            branch_scale, branch_bias = affine_of(branch.bn)
             filters = branch.conv.weight.double() * branch_scale.view(-1, 1, 1, 1)
             answers = F.conv2d(units, filters, padding=kernel // 2)  # (unit map, S, h, w)
             weight += answers.permute(1, 2, 3, 0).reshape(weight.shape)
@@ -181,12 +185,6 @@ class RepMLPBlock(nn.Module):
         self.deploy = True
 
 
-def _scale_and_bias(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm does in eval mode, as a scale and a bias for each channel, in float64."""
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
-
-
 class FFNBlock(nn.Module):
     """Two 1x1 convolutions with BatchNorm, a GELU between them: (N, C, H, W) -> (N, C, H, W)."""
 
@@ -198,6 +196,11 @@ class FFNBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ffn_fc2(self.act(self.ffn_fc1(x)))
+
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm into its convolution."""
+        fold_norms(self.ffn_fc1)
+        fold_norms(self.ffn_fc2)
 
 
 class RepMLPUnit(nn.Module):
@@ -223,6 +226,17 @@ class RepMLPUnit(nn.Module):
         x = x + self.drop_path(self.repmlp_block(self.prebn1(x)))
         return x + self.drop_path(self.ffn_block(self.prebn2(x)))
 
+    def switch_to_deploy(self) -> None:
+        """Fold the FFN, and the BatchNorm before it.
+
+        The other one stays: the share sets' weights are common to channels that it treats differently.
+        """
+        self.repmlp_block.switch_to_deploy()
+        self.ffn_block.switch_to_deploy()
+        if not isinstance(self.prebn2, nn.Identity):
+            fold_before(self.ffn_block.ffn_fc1.conv, *affine_of(self.prebn2))
+            self.prebn2 = nn.Identity()
+
 
 @register_model
 class RepMLP(BaseBackbone):
@@ -236,8 +250,8 @@ class RepMLP(BaseBackbone):
             ``depths``, ``share_sets`` (four of each) and ``img_size``. Defaults to 't224'.
         img_size (int | Sequence[int], optional): Side, or (height, width), of the area that a tile covers, in pixels,
             a multiple of 32. Images may have any size: they are tiled. Defaults to the arch's own.
-        deploy (bool): Build the folded form, for inference: it takes folded checkpoints, see ``switch_to_deploy``.
-            Defaults to False.
+        deploy (bool): Build the original's deploy form, for inference: without local perceptrons. It takes checkpoints
+            of that form, and those of ``switch_to_deploy``, which folds BatchNorms too. Defaults to False.
         in_channels (int): Channels of the image. Defaults to 3.
         out_indices (int | Sequence[int]): Which of the four stages' maps to return, at strides 4, 8, 16 and 32, each
             before the downsampling that follows it. Negative ones count from the end. Defaults to (0, 1, 2, 3).
@@ -265,6 +279,9 @@ class RepMLP(BaseBackbone):
         >>> [tuple(f.shape) for f in RepMLP('t224').eval()(torch.rand(1, 3, 224, 320))]
         [(1, 64, 56, 80), (1, 128, 28, 40), (1, 256, 14, 20), (1, 512, 7, 10)]
     """
+
+    training_mark = r'\.fc3_bn\.|\.repconv'
+    deploy_mark = r'\.fc3\.bias$'
 
     def __init__(
         self,
@@ -326,7 +343,11 @@ class RepMLP(BaseBackbone):
             Downsample(channels[i], channels[i + 1], 2, norm_cfg) for i in range(self.num_built - 1)
         )
         self.head_norm = build_norm(norm_cfg, channels[3]) if final_norm else None
-        self._freeze()
+        self._finish(False)
+
+    @property
+    def size_step(self) -> tuple[int, int]:
+        return self.img_size
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         modules = [self.conv_embedding if index == 0 else self.embeds[index - 1], *self.stages[index]]
@@ -344,36 +365,24 @@ class RepMLP(BaseBackbone):
                 outs.append(self._emit(x, image))
         return tuple(outs)
 
-    def switch_to_deploy(self) -> None:
-        """Fold every block's branches into its linear layer, in place; outputs in eval mode are the same.
-
-        Raises:
-            RuntimeError: The backbone is in training mode, in which the two forms differ.
-        """
-        if self.deploy:
-            return
-        if self.training:
-            raise RuntimeError('switch_to_deploy folds the statistics of eval mode: call .eval() first')
-        for module in self.modules():
-            if isinstance(module, RepMLPBlock):
-                module.switch_to_deploy()
-        self.deploy = True
+    @property
+    def _is_folded(self) -> bool:
+        """Whether the BatchNorms are folded too, which the original's deploy form keeps."""
+        return isinstance(self.conv_embedding.bn, nn.Identity)
 
     def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
         adapted = super().adapt(tensors)
         tensors = adapted.tensors
-        folded = any(name.endswith('.fc3.bias') for name in tensors)
-        branches = any('.repconv' in name or '.fc3_bn.' in name for name in tensors)
-        if folded and not branches and not self.deploy:
-            raise CheckpointError(
-                'the checkpoint is of RepMLP in deploy form, this backbone is in training form: build it with '
-                'deploy=True'
-            )
-        if branches and self.deploy:
-            raise CheckpointError(
-                'the checkpoint is of RepMLP in training form, this backbone is in deploy form: build it with '
-                'deploy=False, load the checkpoint, and call switch_to_deploy() in eval mode'
-            )
+        if self.deploy and tensors:
+            folded = 'conv_embedding.conv.bias' in tensors
+            if folded and not self._is_folded:
+                self._fold()  # changes nothing that the backbone computes
+            if self._is_folded and not folded:
+                raise CheckpointError(
+                    "the checkpoint is of RepMLP in the original's deploy form, this backbone has its BatchNorms "
+                    'folded too: build it anew with deploy=True, load the checkpoint, and call switch_to_deploy() in '
+                    'eval mode'
+                )
         for name, own in self.named_parameters():
             theirs = tensors.get(name)
             if name.endswith('.fc3.weight') and theirs is not None and theirs.shape != own.shape:

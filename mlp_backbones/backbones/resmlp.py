@@ -10,7 +10,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..layers import Affine, Mlp, TokenMixing, drop_path
+from ..layers import Affine, Mlp, TokenMixing, drop_path, fold_after, fold_before
 from ..registry import register_model
 from .base import resolve_arch
 from .isotropic import IsotropicBackbone
@@ -41,8 +41,20 @@ class ResMLPBlock(nn.Module):
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ls1 * self.linear_tokens(self.norm1(x)))
-        return x + self.drop_path(self.ls2 * self.mlp_channels(self.norm2(x)))
+        x = torch.addcmul(x, self.ls1, self.drop_path(self.linear_tokens(self.norm1(x))))
+        y = self.drop_path(self.mlp_channels(self.norm2(x)))
+        return x + y if self.ls2 is None else torch.addcmul(x, self.ls2, y)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fold the affines into the linear layers, the second scale too; the first takes in an affine's."""
+        if self.ls2 is None:
+            return
+        scale = self.linear_tokens.fold_affine(self.norm1.alpha, self.norm1.beta)
+        self.ls1.copy_(self.ls1 * scale)
+        fold_before(self.mlp_channels.fc1, self.norm2.alpha, self.norm2.beta)
+        fold_after(self.mlp_channels.fc2, self.ls2)
+        self.norm1, self.norm2, self.ls2 = nn.Identity(), nn.Identity(), None
 
 
 @register_model
@@ -72,6 +84,8 @@ class ResMLP(IsotropicBackbone):
         final_norm (bool): Apply the last affine to the last block's map. Defaults to False.
         drop_path_rate (float): Stochastic depth rate, the same for every block as in the original. Defaults to 0.
         with_cp (bool): Recompute block activations in the backward pass to save memory. Defaults to False.
+        deploy (bool): Build the folded form, for inference: it takes folded checkpoints, see ``switch_to_deploy``.
+            Defaults to False.
         init_cfg (dict | list[dict], optional): mmengine's initialisation config.
 
     Shape:
@@ -88,6 +102,9 @@ class ResMLP(IsotropicBackbone):
         [(1, 384, 16, 20), (1, 384, 16, 20)]
     """
 
+    training_mark = r'^blocks\.\d+\.norm1\.alpha$'
+    deploy_mark = r'\.linear_tokens\.shift$'
+
     def __init__(
         self,
         arch: Union[str, Mapping] = '12',
@@ -101,6 +118,7 @@ class ResMLP(IsotropicBackbone):
         final_norm: bool = False,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
+        deploy: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         settings = resolve_arch('ResMLP', arch, ARCHS, ALIASES)
@@ -130,4 +148,4 @@ class ResMLP(IsotropicBackbone):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        self._freeze()
+        self._finish(deploy)

@@ -10,7 +10,7 @@ from typing import Optional, Union
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..layers import build_norm
+from ..layers import build_norm, fold_norms
 from ..registry import register_model
 
 
@@ -29,6 +29,7 @@ class SimpleFeaturePyramid(BaseModule):
             Defaults to (4, 8, 16, 32), those of Semantic FPN; Mask R-CNN takes (4, 8, 16, 32, 64), RetinaNet
             (8, 16, 32, 64, 128).
         norm_cfg (Mapping): The normalisation after each convolution. Defaults to ``dict(type='BN')``.
+        deploy (bool): Build the folded form, for inference, see ``switch_to_deploy``. Defaults to False.
         init_cfg (dict | list[dict], optional): mmengine's initialisation config.
 
     Shape:
@@ -46,6 +47,7 @@ class SimpleFeaturePyramid(BaseModule):
         in_stride: int = 16,
         out_strides: Sequence[int] = (4, 8, 16, 32),
         norm_cfg: Mapping = dict(type='BN'),
+        deploy: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -78,6 +80,8 @@ class SimpleFeaturePyramid(BaseModule):
             )
         # Of stride s / (stride of the map before).
         self.subsampling = [b // a for a, b in zip(self.out_strides, self.out_strides[1:])][len(self.scales) - 1 :]
+        if deploy:
+            self.switch_to_deploy()
 
     @staticmethod
     def _scale(in_channels: int, out_channels: int, step: int, norm_cfg: Mapping) -> nn.Sequential:
@@ -91,6 +95,11 @@ class SimpleFeaturePyramid(BaseModule):
         layers += [nn.Conv2d(channels, out_channels, 1, bias=False), build_norm(norm_cfg, out_channels)]
         layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), build_norm(norm_cfg, out_channels)]
         return nn.Sequential(*layers)
+
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm that follows a convolution into it, in place."""
+        for scale in self.scales:
+            fold_norms(scale)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         x = inputs[-1]

@@ -1,0 +1,324 @@
+"""The folded form answers the same, in every family and in the hosts' models, and so do exported files."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from families import FAMILIES, ISOTROPIC, TINY, VARIANTS, randomise, tiny
+from mmengine.config import Config
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mlp_backbones import ConvMLP, RepMLP, ResMLP, SimpleFeaturePyramid, reparameterize
+from mlp_backbones.checkpoints import read_checkpoint
+from mlp_backbones.deployment import TensorModel, parse_size, relative_difference
+from mlp_backbones.layers import Affine
+from mlp_backbones.zoo import build_model
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def outputs(model, x):
+    with torch.no_grad():
+        return TensorModel(model)(x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('cls, arch', VARIANTS, ids=lambda v: getattr(v, '__name__', v))
+def test_every_variant_folds_exactly(cls, arch):
+    torch.manual_seed(0)
+    model = randomise(cls(arch, final_norm=True)).eval()
+    x = torch.randn(1, 3, 224, 320)
+    folded = reparameterize(model)
+    assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+    assert not torch.equal(outputs(folded, x)[-1], outputs(model, x)[-1])  # it is another form, not the same one
+
+
+@pytest.mark.parametrize('cls', FAMILIES)
+class TestFolding:
+    def test_exact_in_double(self, cls):
+        model = tiny(cls, final_norm=True).eval().double()
+        x = torch.randn(2, 3, 96, 160, dtype=torch.float64)
+        assert relative_difference(outputs(reparameterize(model), x), outputs(model, x)) < 1e-12
+
+    def test_nothing_foldable_is_left(self, cls):
+        folded = reparameterize(tiny(cls).eval())
+        # ConvMLP's norm before a padded convolution and RepMLP's before shared weights cannot go.
+        left = [
+            name
+            for name, m in folded.named_modules()
+            if (isinstance(m, (_BatchNorm, nn.LayerNorm)) and m.weight is not None) or isinstance(m, Affine)
+        ]
+        assert all(name.endswith(('.connect_norm', '.prebn1')) for name in left), left
+
+    def test_a_copy_by_default(self, cls):
+        model = tiny(cls).eval()
+        before = copy.deepcopy(model.state_dict())
+        folded = reparameterize(model)
+        assert folded is not model and folded.deploy and not model.deploy
+        assert model.state_dict().keys() == before.keys()
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        assert reparameterize(model, inplace=True) is model and model.deploy
+        assert all(torch.equal(v, folded.state_dict()[k]) for k, v in model.state_dict().items())
+
+    def test_folded_twice_is_folded_once(self, cls):
+        once = reparameterize(tiny(cls).eval())
+        twice = reparameterize(once)
+        for module in twice.modules():
+            if hasattr(module, 'switch_to_deploy'):  # as mmpretrain's converter calls it
+                module.switch_to_deploy()
+        assert twice.state_dict().keys() == once.state_dict().keys()
+        assert all(torch.equal(v, once.state_dict()[k]) for k, v in twice.state_dict().items())
+
+    def test_built_folded_it_takes_a_folded_checkpoint(self, cls, tmp_path):
+        model = tiny(cls, final_norm=True).eval()
+        folded = reparameterize(model)
+        torch.save(folded.state_dict(), tmp_path / 'x.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
+        built = tiny(cls, seed=1, final_norm=True, deploy=True, init_cfg=init_cfg).eval()
+        built.init_weights()
+        x = torch.randn(1, 3, 64, 96)
+        assert all(torch.equal(a, b) for a, b in zip(built(x), folded(x)))
+
+    def test_forms_do_not_mix(self, cls):
+        trained = tiny(cls).eval()
+        folded = reparameterize(trained)
+        with pytest.raises(RuntimeError, match='in training form, this backbone is in deploy form.*switch_to_deploy'):
+            tiny(cls, deploy=True).load_state_dict(trained.state_dict())
+        with pytest.raises(RuntimeError, match='in deploy form, this backbone is in training form.*deploy=True'):
+            trained.load_state_dict(folded.state_dict())
+
+    def test_training_mode(self, cls):
+        with pytest.raises(RuntimeError, match=r'training mode.*call model.eval\(\) first'):
+            reparameterize(tiny(cls).train())
+        with pytest.raises(RuntimeError, match=r'training mode.*call .eval\(\) first'):
+            tiny(cls).train().switch_to_deploy()
+
+    def test_frozen_stays_frozen(self, cls):
+        model = reparameterize(tiny(cls, frozen_stages=0).eval())
+        frozen = {id(p) for m in model.stage_modules(0) for p in m.parameters()}
+        assert all(p.requires_grad == (id(p) not in frozen) for p in model.parameters())
+
+    @pytest.mark.parametrize('dtype, bound', [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+    def test_half_precision_stays_close(self, cls, dtype, bound):
+        model = tiny(cls).eval()
+        x = torch.randn(1, 3, 64, 64)
+        folded = reparameterize(model).to(dtype)
+        assert relative_difference(outputs(folded, x.to(dtype)), outputs(model, x)) < bound
+
+
+@pytest.mark.parametrize('cls', ISOTROPIC)
+def test_resized_after_folding(cls):
+    folded = reparameterize(tiny(cls).eval())
+    resized = tiny(cls, img_size=96, token_mixing='resize', deploy=True).eval()
+    resized.load_state_dict(folded.state_dict())
+    trained = tiny(cls, img_size=96, token_mixing='resize').eval()
+    trained.load_state_dict(tiny(cls).state_dict())
+    x = torch.randn(1, 3, 96, 96)
+    assert relative_difference(outputs(resized, x), outputs(trained, x)) < 1e-5
+
+
+@pytest.mark.parametrize('cls', ISOTROPIC)
+def test_scales_of_zero(cls):
+    model = tiny(cls).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(('alpha', 'gate.norm.weight', '.ls1')):
+                parameter.view(-1)[::3] = 0
+    x = torch.randn(1, 3, 64, 64)
+    assert relative_difference(outputs(reparameterize(model), x), outputs(model, x)) < 1e-5
+
+
+def test_the_original_deploy_form_of_repmlp_is_folded_further():
+    original = tiny(RepMLP, deploy=True).eval()
+    folded = reparameterize(original)
+    assert 'conv_embedding.bn.weight' in original.state_dict()
+    assert not any('ffn_block' in k and '.bn.' in k for k in folded.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    assert relative_difference(outputs(folded, x), outputs(original, x)) < 1e-5
+    with pytest.raises(RuntimeError, match="original's deploy form, this backbone has its BatchNorms folded too"):
+        folded.load_state_dict(original.state_dict())
+
+
+def test_group_norm_stays():
+    model = tiny(ConvMLP, norm_cfg=dict(type='GN', num_groups=2)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    folded = reparameterize(model)
+    assert any(isinstance(m, nn.GroupNorm) for m in folded.modules())
+    assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'classification/convmlp_s_shapes.py',
+        'detection/retinanet_gmlp_p8_sfp_shapes.py',
+        'detection/maskrcnn_repmlp_t224_fpn_shapes.py',
+        'segmentation/sfp_resmlp_p8_shapes.py',
+    ],
+)
+def test_models_of_the_hosts(config):
+    model = randomise(build_model(Config.fromfile(CONFIGS / config)))
+    x = torch.randn(1, 3, 128, 192)
+    folded = reparameterize(model)
+    assert folded.backbone.deploy and not model.backbone.deploy
+    assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+    if isinstance(folded.neck, SimpleFeaturePyramid):
+        # Those before an activation follow a transposed convolution or nothing.
+        assert not any(isinstance(m, _BatchNorm) for s in folded.neck.scales for m in list(s)[-4:])
+
+
+def test_a_model_without_our_backbones():
+    with pytest.raises(ValueError, match='Sequential holds no backbone of mlp_backbones.*nothing to fold'):
+        reparameterize(nn.Sequential(nn.Linear(2, 2)).eval())
+
+
+def test_relative_difference():
+    a = [torch.tensor([1.0, 4.0]), (torch.tensor([0.0]),)]
+    assert relative_difference(a, a) == 0
+    assert relative_difference([torch.tensor([1.0, 4.4]), (torch.tensor([0.0]),)], a) == pytest.approx(0.1)
+    assert relative_difference(torch.tensor([float('nan')]), torch.tensor([1.0])) == float('inf')
+    with pytest.raises(ValueError, match=r'outputs of shapes \[\(1,\)\], expected \[\(2,\)\]'):
+        relative_difference(torch.zeros(1), torch.zeros(2))
+
+
+def test_parse_size():
+    assert parse_size('224') == (224, 224) and parse_size('800x1216') == (800, 1216)
+    for bad in ('', '0', '224x', '1x2x3', '-1', 'big'):
+        with pytest.raises(ValueError, match='a size is a number or HEIGHTxWIDTH'):
+            parse_size(bad)
+
+
+def small(tmp_path, task='classification', family=ConvMLP):
+    """A config of a small model, and a checkpoint of it."""
+    base = {
+        'classification': 'classification/convmlp_s_shapes.py',
+        'detection': 'detection/retinanet_convmlp_s_fpn_shapes.py',
+        'segmentation': 'segmentation/fpn_convmlp_s_shapes.py',
+    }[task]
+    settings = dict(TINY[family], type=f'mlp_backbones.{family.__name__}', _delete_=True)
+    channels = tiny(family, out_indices=(-1,) if task == 'classification' else (0, 1, 2, 3)).out_channels
+    if task == 'classification':
+        settings.update(final_norm=True, out_indices=-1)
+        rest = dict(head=dict(in_channels=channels[-1]))
+    else:
+        rest = dict(neck=dict(in_channels=list(channels)))
+    path = tmp_path / 'small.py'
+    path.write_text(f'_base_ = {str(CONFIGS / base)!r}\nmodel = {dict(backbone=settings, **rest)!r}\n')
+    model = randomise(build_model(Config.fromfile(path)))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'small.pth')
+    return path, tmp_path / 'small.pth', model
+
+
+class TestReparameterizeTool:
+    @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
+    def test_writes_checkpoint_and_config(self, run_script, tmp_path, shapes, task):
+        config, checkpoint, model = small(tmp_path, task)
+        image = next((shapes / 'coco/val2017').iterdir())
+        out = tmp_path / 'folded.pth'
+        code, said = run_script('reparameterize.py', config, checkpoint, out, '--images', image, '--size', '64x96')
+        assert code == 0, said
+        assert 'random input of 64x96: largest difference' in said and f'{image}: largest difference' in said
+        built = build_model(Config.fromfile(out.with_suffix('.py')), out, strict=True)
+        assert built.backbone.deploy
+        x = torch.randn(1, 3, 96, 64)
+        assert relative_difference(outputs(built, x), outputs(model, x)) < 1e-5
+        assert sorted(p.name for p in tmp_path.iterdir()) == ['folded.pth', 'folded.py', 'small.pth', 'small.py']
+
+    def test_refusals(self, run_script, tmp_path):
+        config, checkpoint, model = small(tmp_path)
+        (tmp_path / 'there.py').write_text('mine')
+        folded = tmp_path / 'folded.pth'
+        torch.save(reparameterize(model).state_dict(), folded)
+        before = sorted(tmp_path.iterdir())
+        for args, words in [
+            ((config, checkpoint, tmp_path / 'x.onnx'), 'must end in .pth'),
+            ((config, checkpoint, tmp_path / 'no/x.pth'), 'there is no folder'),
+            ((config, checkpoint, tmp_path / 'there.pth'), 'there.py there already; --force replaces'),
+            ((config, folded, tmp_path / 'x.pth'), 'in deploy form, this backbone is in training form'),
+            ((config, tmp_path / 'lost.pth', tmp_path / 'x.pth'), 'there is no checkpoint'),
+            ((tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pth'), 'there is no config'),
+            ((config, checkpoint, tmp_path / 'x.pth', '--images', 'lost.jpg'), 'lost.jpg is not there'),
+            ((config, checkpoint, tmp_path / 'x.pth', '--size', 'big'), 'a size is a number or HEIGHTxWIDTH'),
+        ]:
+            code, said = run_script('reparameterize.py', *args)
+            assert code == 1 and words in said and 'Traceback' not in said, (args, said)
+        assert sorted(tmp_path.iterdir()) == before and (tmp_path / 'there.py').read_text() == 'mine'
+
+    def test_weights_of_a_part_are_refused(self, run_script, tmp_path):
+        config, checkpoint, _ = small(tmp_path)
+        state = read_checkpoint(checkpoint)['state_dict']
+        torch.save({k: v for k, v in state.items() if not k.startswith('head.')}, checkpoint)
+        code, said = run_script('reparameterize.py', config, checkpoint, tmp_path / 'x.pth')
+        assert code == 1 and 'does not fill the model' in said and 'head.fc.weight' in said
+        assert not (tmp_path / 'x.pth').exists()
+
+
+needs_onnx = pytest.mark.skipif(
+    not all(importlib.util.find_spec(n) for n in ('onnx', 'onnxscript', 'onnxruntime')), reason='needs onnx'
+)
+
+
+@pytest.mark.skipif(not hasattr(torch.export.Dim, 'AUTO'), reason='needs torch 2.6')
+class TestExportTool:
+    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=[needs_onnx, pytest.mark.slow])])
+    @pytest.mark.parametrize('family', FAMILIES)
+    def test_classifiers(self, run_script, tmp_path, family, suffix):
+        config, checkpoint, _ = small(tmp_path, family=family)
+        code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--size', 64)
+        assert code == 0, said
+        dynamic = suffix == 'onnx' or family is ConvMLP
+        assert ('dynamic batch; height in steps of' in said) == dynamic
+        assert said.count('largest difference') == 2 + dynamic
+        assert (tmp_path / f'x.{suffix}').is_file()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
+    @pytest.mark.parametrize(
+        'config',
+        [
+            'classification/resmlp_12_imagenet.py',
+            'classification/gmlp_ti16_imagenet.py',
+            'classification/repmlp_t224_imagenet.py',
+            'detection/retinanet_convmlp_s_fpn_shapes.py',
+            'detection/maskrcnn_convmlp_s_fpn_shapes.py',
+            'segmentation/fpn_convmlp_s_shapes.py',
+        ],
+    )
+    def test_models_of_the_hosts(self, run_script, tmp_path, config, suffix):
+        code, said = run_script('export.py', CONFIGS / config, 'none', tmp_path / f'x.{suffix}')
+        assert code == 0 and 'written' in said, said
+
+    def test_backbone_without_folding(self, run_script, tmp_path):
+        config, checkpoint, model = small(tmp_path, 'detection')
+        out = tmp_path / 'x.pt2'
+        code, said = run_script('export.py', config, checkpoint, out, '--backbone-only', '--no-fold', '--static')
+        assert code == 0 and 'height and width are fixed: --static' in said
+        x = torch.randn(4, 3, 224, 224)
+        answers = torch.export.load(out).module()(x)
+        assert relative_difference(answers, outputs(model.backbone, x)) < 1e-5 and len(answers) == 4
+
+    def test_refusals(self, run_script, tmp_path, monkeypatch):
+        config, checkpoint, _ = small(tmp_path, family=ResMLP)
+        (tmp_path / 'there.pt2').write_text('mine')
+        before = sorted(tmp_path.iterdir())
+        fixed = tmp_path / 'fixed.py'
+        for args, words in [
+            ((config, checkpoint, tmp_path / 'x.pth'), 'must end in .onnx or .pt2'),
+            ((config, checkpoint, tmp_path / 'no/x.pt2'), 'there is no folder'),
+            ((config, checkpoint, tmp_path / 'there.pt2'), 'there already; --force replaces'),
+            ((config, checkpoint, tmp_path / 'x.pt2', '--size', '16'), 'at least 32x32 pixels, got 16x16'),
+        ]:
+            code, said = run_script('export.py', *args)
+            assert code == 1 and words in said and 'Traceback' not in said, (args, said)
+        fixed.write_text(f"_base_ = {str(config)!r}\nmodel = dict(backbone=dict(token_mixing='fixed'))\n")
+        code, said = run_script('export.py', fixed, checkpoint, tmp_path / 'x.pt2', '--size', '128')
+        assert code == 1 and "token_mixing='fixed'" in said
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda n, *a: None if n == 'onnxruntime' else find(n, *a))
+        code, said = run_script('export.py', config, checkpoint, tmp_path / 'x.onnx')
+        assert code == 1 and 'export to ONNX needs onnxruntime: pip install onnx onnxscript onnxruntime' in said
+        fixed.unlink()
+        assert sorted(tmp_path.iterdir()) == before and (tmp_path / 'there.pt2').read_text() == 'mine'
