@@ -1,20 +1,37 @@
 #!/usr/bin/env python
-"""Compare backbones side by side: multiply-adds, time and memory.
+"""Compare backbones side by side: multiply-adds, time, and memory.
 
-Each candidate is a backbone with its arguments, ``NAME:key=value,...``:
+  python tools/benchmark.py timm/resmlp_12_224 ResMLP:arch=12 ResMLP:arch=12@deploy --batch 8
 
-  python tools/benchmark.py ResMLP:arch=12 ResMLP:arch=12,cross_window=True --sizes 224 448 800x1216
+A candidate is
 
-Candidates take turns within every round of one process, so that a slow moment of the machine meets them all; the table
-gives medians and their ratios to the first candidate. Memory is the peak of one training step (forward and backward in
-training mode) above what the process held before the model was built: on a GPU by the allocator, on a CPU by the
-operating system, each in a process of its own. ``{size}`` in an argument stands for the size being measured:
+  NAME:key=value,...             one of ours with its arguments, ConvMLP:arch=s
+  timm/NAME:key=value,...        a model of timm, without its classifier
+  mmpretrain/NAME:key=value,...  a backbone of mmpretrain
+  MODULE:FUNCTION                whatever a function makes, in a module or a .py file
+
+and may end in @ and what is done with it, separated by commas: deploy (folded), channels_last, bf16 (weights and
+images), autocast (bf16 where torch chooses), compile. {size} in an argument stands for the size being measured:
 
   python tools/benchmark.py GMLP:arch=s16 "GMLP:arch=s16,token_mixing=resize,img_size={size}" --sizes 448
+
+Candidates take turns within every round of one process, so that a slow moment of the machine meets them all; the table
+gives medians, and the ratio of each one's rate to the first one's. So does the rate of a large matrix product, in
+turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one training step (forward and
+backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by the operating
+system, each in a process of its own.
+
+--suite measures the standard set of docs/benchmark.md, --loading how checkpoints are read.
 """
 
 import argparse
 import ast
+import contextlib
+import datetime
+import functools
+import importlib
+import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -22,40 +39,155 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import mlp_backbones
+from mlp_backbones.deployment import parse_size
+from mlp_backbones.launch import UserError, run_tool
+
+MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile')
+PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
 
 
-def build(candidate: str, size: tuple[int, int]) -> torch.nn.Module:
-    """The backbone that ``NAME:key=value,...`` describes, for images of ``size``."""
-    name, _, arguments = candidate.replace('{size}', f'({size[0]}, {size[1]})').partition(':')
-    families = [n for n in mlp_backbones.__all__ if n.endswith('MLP')]
-    if name not in families:
-        raise ValueError(f'{candidate!r}: there is no backbone {name!r}; choose from {", ".join(families)}')
-    kwargs = {}
-    if arguments:
-        # Parsed as a call, so that tuples may hold commas; words without quotes are strings.
-        for keyword in ast.parse(f'f({arguments})', mode='eval').body.keywords:
-            value = keyword.value
-            kwargs[keyword.arg] = value.id if isinstance(value, ast.Name) else ast.literal_eval(value)
-        if 'arch' in kwargs:
-            kwargs['arch'] = str(kwargs['arch'])
-    return getattr(mlp_backbones, name)(**kwargs)
+class Candidate(NamedTuple):
+    """A model to be measured.
+
+    Attributes:
+        text (str): As it was given.
+        build (Callable): (height, width) -> the model.
+        modifiers (tuple[str, ...]): Of ``MODIFIERS``.
+    """
+
+    text: str
+    build: Callable[[tuple[int, int]], torch.nn.Module]
+    modifiers: tuple[str, ...]
+
+    def model(self, size: tuple[int, int], device: str, train: bool = False) -> torch.nn.Module:
+        model = self.build(size).eval()
+        if 'deploy' in self.modifiers:
+            fold(model)
+        if 'bf16' in self.modifiers:
+            model = model.bfloat16()
+        if 'channels_last' in self.modifiers:
+            model = model.to(memory_format=torch.channels_last)
+        model = model.to(device).train(train)
+        return torch.compile(model) if 'compile' in self.modifiers else model
+
+    def images(self, size: tuple[int, int], batch: int, device: str) -> torch.Tensor:
+        dtype = torch.bfloat16 if 'bf16' in self.modifiers else torch.float32
+        x = torch.rand(batch, 3, *size, device=device, dtype=dtype)
+        return x.contiguous(memory_format=torch.channels_last) if 'channels_last' in self.modifiers else x
+
+    def context(self, device: str):
+        half = 'autocast' in self.modifiers
+        return torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext()
 
 
-def macs(candidate: str, size: tuple[int, int]) -> float:
+def fold(model: torch.nn.Module) -> None:
+    """The deploy form: ours, or what the other implementation has for it."""
+    if isinstance(model, mlp_backbones.backbones.base.BaseBackbone):
+        mlp_backbones.reparameterize(model, inplace=True)
+        return
+    found = False
+    for module in list(model.modules()):
+        for name in ('switch_to_deploy', 'local_inject'):
+            if hasattr(module, name):
+                getattr(module, name)()
+                found = True
+    if not found:
+        raise UserError(f'{type(model).__name__} has no deploy form: no switch_to_deploy or local_inject in it')
+
+
+def parse(text: str) -> Candidate:
+    """A candidate from the command line; see the top of this file."""
+    body, _, after = text.partition('@')
+    modifiers = tuple(filter(None, after.split(',')))
+    if unknown := set(modifiers) - set(MODIFIERS):
+        raise UserError(f'{text!r}: unknown {", ".join(sorted(unknown))} after @; there is {", ".join(MODIFIERS)}')
+    name, _, arguments = body.partition(':')
+    ours = [n for n in mlp_backbones.__all__ if n.endswith('MLP')]
+    if name in ours:
+        return Candidate(text, lambda size: getattr(mlp_backbones, name)(**keywords(arguments, size)), modifiers)
+    library, _, model = name.partition('/')
+    if library == 'timm' and model:
+        timm = needed('timm')
+        if not timm.is_model(model):
+            raise UserError(f'{text!r}: timm has no model {model!r}')
+        return Candidate(
+            text, lambda size: timm.create_model(model, num_classes=0, **keywords(arguments, size)), modifiers
+        )
+    if library == 'mmpretrain' and model:
+        registry = needed('mmpretrain.registry')
+        importlib.import_module('mmpretrain.models')
+        if registry.MODELS.get(model) is None:
+            raise UserError(f'{text!r}: mmpretrain has no model {model!r}')
+        return Candidate(
+            text, lambda size: registry.MODELS.build(dict(type=model, **keywords(arguments, size))), modifiers
+        )
+    if arguments.isidentifier():
+        return Candidate(text, lambda size: load(name, arguments)(), modifiers)
+    raise UserError(
+        f'{text!r} is no candidate: {", ".join(ours)}, timm/NAME, mmpretrain/NAME, each with :key=value,..., '
+        f'or MODULE:FUNCTION'
+    )
+
+
+def needed(module: str):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f'{module.split(".")[0]} cannot be imported ({error}); install it') from error
+
+
+@functools.cache
+def load(name: str, function: str) -> Callable[[], torch.nn.Module]:
+    """A function of a module, or of a file whose folder is then importable too."""
+    try:
+        if name.endswith('.py'):
+            sys.path.insert(0, str(Path(name).parent))
+            spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(name)
+        return getattr(module, function)
+    except (ImportError, OSError, AttributeError) as error:
+        raise UserError(f'{name}:{function} cannot be had: {type(error).__name__}: {error}') from error
+
+
+def keywords(arguments: str, size: tuple[int, int]) -> dict:
+    """``key=value,...``, parsed as those of a call, so that tuples may hold commas; bare words are strings."""
+    arguments = arguments.replace('{size}', f'({size[0]}, {size[1]})')
+    try:
+        found = ast.parse(f'f({arguments})', mode='eval').body.keywords
+        kwargs = {k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in found}
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f'{arguments!r} is not of the form key=value,...') from error
+    if isinstance(kwargs.get('arch'), int):
+        kwargs['arch'] = str(kwargs['arch'])
+    return kwargs
+
+
+def macs(candidate: Candidate, size: tuple[int, int]) -> float:
+    """Multiply-adds for one image, of the form that was trained."""
     from fvcore.nn import FlopCountAnalysis
 
-    counted = FlopCountAnalysis(build(candidate, size).eval(), torch.zeros(1, 3, *size))
+    counted = FlopCountAnalysis(candidate.build(size).eval(), torch.zeros(1, 3, *size))
     return counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
 
+def tensors(outputs) -> list[torch.Tensor]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else [t for part in outputs for t in tensors(part)]
+
+
 def step(model: torch.nn.Module, x: torch.Tensor) -> None:
-    sum(feature.mean() for feature in model(x)).backward()
+    sum(y.float().mean() for y in tensors(model(x))).backward()
 
 
 def peak() -> int:
@@ -67,93 +199,277 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def training_memory(candidate: str, size: tuple[int, int], batch: int, device: str) -> float:
+def training_memory(text: str, size: tuple[int, int], batch: int, device: str) -> float:
     """Peak bytes of one training step, in this process: call it in a fresh one."""
+    candidate = parse(text)
     torch.nn.Linear(8, 8)(torch.rand(1, 8)).sum().backward()  # what torch itself takes
     before = peak()
-    model = build(candidate, size).to(device).train()
-    x = torch.rand(batch, 3, *size, device=device)
-    step(model, x)
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated()
+    model = candidate.model(size, device, train='deploy' not in candidate.modifiers)
+    with candidate.context(device):
+        step(model, candidate.images(size, batch, device))
+    return torch.cuda.max_memory_allocated() if device == 'cuda' else peak() - before
+
+
+def timings(runs: list[Callable[[], object]], rounds: int, device: str) -> list[float]:
+    """The median seconds of each run; all of them once in every round."""
+
+    def once(run: Callable[[], object]) -> float:
+        if device == 'cuda':
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            return start.elapsed_time(end) / 1e3
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    for run in runs:
+        for _ in range(2):
+            once(run)  # warm-up
+    taken = [[once(run) for run in runs] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*taken)]
+
+
+def product(dtype: torch.dtype, device: str) -> Callable[[], torch.Tensor]:
+    a, b = (torch.rand(PRODUCT, PRODUCT, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b
+
+
+def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: str, train: bool, memory: bool):
+    """A row for each candidate: what it is, and its figures."""
+    runs = []
+    for candidate in candidates:
+        model, x = candidate.model(size, device, train), candidate.images(size, batch, device)
+
+        def run(candidate=candidate, model=model, x=x):
+            with candidate.context(device):
+                if train:
+                    step(model, x)
+                    model.zero_grad(set_to_none=True)
+                else:
+                    with torch.inference_mode('compile' not in candidate.modifiers), torch.no_grad():
+                        model(x)
+
+        runs.append(run)
+    halves = [bool({'bf16', 'autocast'} & set(c.modifiers)) for c in candidates]
+    products = {half: product(torch.bfloat16 if half else torch.float32, device) for half in sorted(set(halves))}
+    taken = timings([*runs, *products.values()], rounds, device)
+    rates = {half: 2 * PRODUCT**3 / t for half, t in zip(products, taken[len(runs) :])}
+    rows = []
+    for candidate, half, seconds in zip(candidates, halves, taken):
+        count = macs(candidate, size) * batch
+        row = dict(
+            backbone=candidate.text,
+            step='training' if train else 'inference',
+            size=f'{size[0]}x{size[1]}',
+            batch=batch,
+            parameters=sum(p.numel() for p in candidate.build(size).parameters()),
+            macs=count,
+            seconds=seconds,
+            rate=batch / seconds,
+            ratio=taken[0] / seconds,
+            share=2 * count * (3 if train else 1) / seconds / rates[half],
+            product=rates[half],
+        )
+        if memory:
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
+                row['memory'] = pool.apply(training_memory, (candidate.text, size, batch, device))
+        rows.append(row)
+    return rows
+
+
+HEAD = (
+    '| backbone | step | images | parameters (M) | MACs (G) | ms | images/s | ratio | share of the matrix rate '
+    '| memory in training (MiB) |\n|---|---|---|---|---|---|---|---|---|---|'
+)
+
+
+def line(row: dict) -> str:
+    memory = f'{row["memory"] / 2**20:.0f}' if 'memory' in row else ''
+    return (
+        f'| `{row["backbone"]}` | {row["step"]} | {row["batch"]} x {row["size"]} | {row["parameters"] / 1e6:.2f} '
+        f'| {row["macs"] / 1e9:.2f} | {row["seconds"] * 1e3:.1f} | {row["rate"]:.1f} | {row["ratio"]:.2f} '
+        f'| {row["share"]:.0%} | {memory} |'
+    )
+
+
+class Group(NamedTuple):
+    """Candidates that are measured together."""
+
+    candidates: list[str]
+    size: tuple[int, int] = (224, 224)
+    batch: int = 8
+    train: bool = False
+
+
+def suite(peers: dict[str, str]) -> list[Group]:
+    """The standard set. ``peers``: name of a variant, such as ConvMLP-s -> its original, as MODULE:FUNCTION."""
+    timm = {'ResMLP-12': 'resmlp_12_224', 'ResMLP-24': 'resmlp_24_224', 'ResMLP-36': 'resmlp_36_224'}
+    timm.update({f'GMLP-{arch}': f'gmlp_{arch}_224' for arch in ('ti16', 's16', 'b16')})
+    theirs = {name: [f'timm/{model}'] for name, model in timm.items()}
+    theirs['RepMLP-b224'] = ['mmpretrain/RepMLPNet:arch=b,img_size=224,reparam_conv_kernels=(1,3)']
+    theirs['RepMLP-b256'] = ['mmpretrain/RepMLPNet:arch=b,img_size=256,reparam_conv_kernels=(1,3)']
+    for name, function in peers.items():
+        theirs[name] = [function, *theirs.get(name, [])]
+    names = [f'ConvMLP-{arch}' for arch in 'sml'] + list(timm)
+    names += [f'RepMLP-{arch}' for arch in ('t224', 'b224', 't256', 'b256', 'd256', 'l256')]
+    groups = []
+
+    def group(name: str, *modifiers: str, fold: bool = False, **kwargs) -> None:
+        family, arch = name.split('-')
+        ours = f'{family}:arch={arch}'
+        others = theirs.get(name, [])
+        if fold:  # of the others, RepMLP alone has a deploy form
+            others = [f'{other}@deploy' if family == 'RepMLP' else other for other in others]
+        ours = [ours, f'{ours}@deploy'] if not kwargs.get('train') else [ours]
+        candidates = [*others, *(ours[1:] if fold else ours)]
+        join = [c + ('@' if '@' not in c else ',') + ','.join(modifiers) if modifiers else c for c in candidates]
+        groups.append(Group(join, **kwargs))
+
+    for name in names:
+        size = (256, 256) if name.endswith('256') else (224, 224)
+        group(name, size=size)
+        if name.startswith('RepMLP') and name in theirs:
+            group(name, size=size, fold=True)
+    smallest = ('ConvMLP-s', 'ResMLP-12', 'GMLP-s16', 'RepMLP-b224')
+    for name in smallest:
+        group(name, 'bf16')
+        group(name, 'channels_last')
+        group(name, 'compile')
+        group(name, train=True)
+    for name in names[:3]:
+        group(name, size=(800, 1216), batch=1)
+    return groups
+
+
+def plot(rows: list[dict], path: str, place: str) -> None:
+    """Bars of the rate of every candidate, relative to the first one of its group."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 0.28 * len(rows) + 1.2), layout='constrained')
+    ours = [row['backbone'].split(':')[0] in mlp_backbones.__all__ for row in rows]
+    labels = [f'{r["backbone"]}  {r["step"]} {r["batch"]} x {r["size"]}' for r in rows]
+    axes.barh(range(len(rows)), [r['ratio'] for r in rows], color=['#1b6ca8' if o else '#b0b0b0' for o in ours])
+    axes.set_yticks(range(len(rows)), labels, fontsize=7)
+    for i, row in enumerate(rows):
+        axes.text(row['ratio'], i, f' {row["ratio"]:.2f}', va='center', fontsize=7)
+    axes.axvline(1, color='black', linewidth=0.6)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xlabel(f'images per second, relative to the first of each group ({place})', fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def loading(rounds: int) -> None:
+    """Reading the largest checkpoint of the zoo, against torch.load and load_state_dict of a plain model."""
+    timm = needed('timm')
+    with tempfile.TemporaryDirectory() as folder:
+        path = f'{folder}/resmlp_big_24.pth'
+        torch.save(timm.create_model('resmlp_big_24_224', num_classes=0).state_dict(), path)
+        size = os.path.getsize(path)
+        print(f'{size / 2**20:.0f} MiB, {place_of("cpu")}, median of {rounds} rounds\n')
+        print('| how | seconds | ratio | extra memory (of the file) |\n|---|---|---|---|')
+        how = {'torch.load and load_state_dict (timm)': plain, 'load_checkpoint (ours)': ours}
+        loads = [function(path) for function in how.values()]
+        taken = timings(loads, rounds, 'cpu')
+        for (name, function), seconds in zip(how.items(), taken):
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
+                memory = pool.apply(loading_memory, (function, path))
+            print(f'| {name} | {seconds:.2f} | {seconds / taken[0]:.2f} | {memory / size:.2f} |')
+
+
+def plain(path: str) -> Callable[[], object]:
+    model = needed('timm').create_model('resmlp_big_24_224', num_classes=0)
+    return lambda: model.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
+
+
+def ours(path: str) -> Callable[[], object]:
+    from mmengine.logging import MMLogger
+    from mmengine.runner import load_checkpoint
+
+    MMLogger.get_current_instance().setLevel('WARNING')
+    model = mlp_backbones.ResMLP('big_24', final_norm=True)
+
+    def run():
+        with contextlib.redirect_stdout(io.StringIO()):  # mmengine says where it reads from
+            load_checkpoint(model, path, map_location='cpu')
+
+    return run
+
+
+def loading_memory(function: Callable, path: str) -> int:
+    """Peak bytes of a load above what the process held before, in this process: call it in a fresh one."""
+    run = function(path)
+    Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is held now
+    before = peak()
+    run()
     return peak() - before
 
 
-def timings(candidates: list[str], size: tuple[int, int], batch: int, device: str, train: bool, rounds: int):
-    """Seconds of each candidate in each round; all of them once in every round."""
-    models = [build(c, size).to(device).train(train) for c in candidates]
-    x = torch.rand(batch, 3, *size, device=device)
-
-    def once(model: torch.nn.Module) -> float:
-        start = time.perf_counter()
-        if train:
-            step(model, x)
-            model.zero_grad(set_to_none=True)
-        else:
-            with torch.no_grad():
-                model(x)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    for model in models:
-        once(model)  # warm-up
-    taken = [[once(model) for model in models] for _ in range(rounds)]
-    return list(zip(*taken))
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    sides = [int(side) for side in text.lower().split('x')]
-    return (sides[0], sides[-1])
+def place_of(device: str) -> str:
+    if device == 'cuda':
+        name = torch.cuda.get_device_name()
+    else:
+        info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').is_file() else ''
+        model = next((x.split(':')[1].strip() for x in info.splitlines() if x.startswith('model name')), 'CPU')
+        name = f'{torch.get_num_threads()} threads of {platform.machine()} {model}'
+    return f'{name}, torch {torch.__version__}, {datetime.date.today():%-d %B %Y}'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('candidates', nargs='+', metavar='NAME:key=value,...', help='backbones with their arguments')
+    parser.add_argument('candidates', nargs='*', metavar='CANDIDATE', help='what to compare')
     parser.add_argument('--sizes', nargs='+', type=parse_size, default=[(224, 224)], help='224 or HEIGHTxWIDTH')
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each candidate (default: 5)')
-    parser.add_argument('--out', help='write the results there as JSON too')
-    args = parser.parse_args()
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    for candidate in args.candidates:
-        build(candidate, args.sizes[0])
-    place = torch.cuda.get_device_name() if device == 'cuda' else f'{platform.machine()} CPU, {os.cpu_count()} cores'
-    print(f'{place}, torch {torch.__version__}, float32, batch {args.batch}, median of {args.rounds} rounds\n')
-    print(
-        '| backbone | size | parameters (M) | MACs (G) | inference (ms) | ratio | training step (ms) | memory (MiB) |'
+    parser.add_argument('--step', choices=['inference', 'training', 'both'], default='both')
+    parser.add_argument('--no-memory', action='store_true', help='leave out the memory of a training step')
+    parser.add_argument('--suite', action='store_true', help='the standard set instead of candidates')
+    parser.add_argument(
+        '--peer', nargs='+', default=[], metavar='NAME=MODULE:FUNCTION', help='originals for --suite, as ConvMLP-s=...'
     )
-    print('|---|---|---|---|---|---|---|---|')
-    results = []
-    context = multiprocessing.get_context('spawn')
-    for size in args.sizes:
-        inference = timings(args.candidates, size, args.batch, device, False, args.rounds)
-        training = timings(args.candidates, size, args.batch, device, True, args.rounds)
-        for i, candidate in enumerate(args.candidates):
-            with context.Pool(1) as pool:
-                memory = pool.apply(training_memory, (candidate, size, args.batch, device))
-            row = dict(
-                backbone=candidate,
-                size=f'{size[0]}x{size[1]}',
-                parameters=sum(p.numel() for p in build(candidate, size).parameters()),
-                macs=macs(candidate, size) * args.batch,
-                inference=statistics.median(inference[i]),
-                training=statistics.median(training[i]),
-                memory=memory,
-            )
-            results.append(row)
-            ratio = statistics.median(inference[0]) / row['inference']
-            print(
-                f'| {candidate} | {row["size"]} | {row["parameters"] / 1e6:.2f} | {row["macs"] / 1e9:.2f} | '
-                f'{row["inference"] * 1e3:.0f} | {ratio:.2f} | {row["training"] * 1e3:.0f} | {memory / 2**20:.0f} |',
-                flush=True,
-            )
+    parser.add_argument('--only', default='', help='of --suite, the groups that hold this text')
+    parser.add_argument('--loading', action='store_true', help='how the largest checkpoint is read')
+    parser.add_argument('--out', help='write the results there as JSON too')
+    parser.add_argument('--plot', help='draw the ratios there, as .png or .svg')
+    args = parser.parse_args()
+    if args.rounds < 1 or args.batch < 1:
+        raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
+    for path in filter(None, (args.out, args.plot)):
+        if not Path(path).absolute().parent.is_dir():
+            raise UserError(f'there is no folder {Path(path).parent} to write {path} to')
+    if args.loading:
+        return loading(args.rounds)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if args.suite:
+        if bad := [p for p in args.peer if '=' not in p]:
+            raise UserError(f'--peer takes NAME=MODULE:FUNCTION, got {", ".join(bad)}')
+        groups = suite(dict(p.split('=', 1) for p in args.peer))
+        groups = [g for g in groups if any(args.only.lower() in c.lower() for c in g.candidates)]
+    elif args.candidates:
+        steps = ['inference', 'training'] if args.step == 'both' else [args.step]
+        groups = [Group(args.candidates, s, args.batch, t == 'training') for s in args.sizes for t in steps]
+    else:
+        parser.error('give candidates, --suite or --loading')
+    parsed = [[parse(c) for c in group.candidates] for group in groups]
+    place = place_of(device)
+    print(f'{place}, median of {args.rounds} rounds\n\n{HEAD}', flush=True)
+    rows = []
+    for group, candidates in zip(groups, parsed):
+        memory = group.train and not args.no_memory
+        rows += measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory)
+        print('\n'.join(map(line, rows[-len(candidates) :])), flush=True)
+        torch.compiler.reset()
     if args.out:
-        Path(args.out).write_text(json.dumps(dict(machine=place, torch=torch.__version__, results=results), indent=1))
+        Path(args.out).write_text(json.dumps(dict(machine=place, rounds=args.rounds, results=rows), indent=1))
+    if args.plot:
+        plot(rows, args.plot, place.split(',')[0])
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (TypeError, ValueError, SyntaxError) as error:
-        sys.exit(f'error: {error}')
+    sys.exit(run_tool(main))

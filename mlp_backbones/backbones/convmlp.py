@@ -237,6 +237,7 @@ class ConvMLP(BaseBackbone):
         self.norm = nn.LayerNorm(dims[2]) if final_norm else None
         self._depths = (settings['conv_blocks'], *depths)
         self.apply(_init_module)
+        self.to(memory_format=torch.channels_last)  # weights as the maps are, or each call would turn them round
         self._finish(deploy)
 
     def stage_modules(self, index: int) -> list[nn.Module]:
