@@ -94,14 +94,11 @@ def fold(model: torch.nn.Module) -> None:
     if isinstance(model, mlp_backbones.backbones.base.BaseBackbone):
         mlp_backbones.reparameterize(model, inplace=True)
         return
-    found = False
-    for module in list(model.modules()):
-        for name in ('switch_to_deploy', 'local_inject'):
-            if hasattr(module, name):
-                getattr(module, name)()
-                found = True
-    if not found:
-        raise UserError(f'{type(model).__name__} has no deploy form: no switch_to_deploy or local_inject in it')
+    for name in ('switch_to_deploy', 'locality_injection'):
+        if hasattr(model, name):
+            getattr(model, name)()
+            return
+    raise UserError(f'{type(model).__name__} has no deploy form: no switch_to_deploy or locality_injection')
 
 
 def parse(text: str) -> Candidate:
@@ -165,8 +162,11 @@ def keywords(arguments: str, size: tuple[int, int]) -> dict:
     """``key=value,...``, parsed as those of a call, so that tuples may hold commas; bare words are strings."""
     arguments = arguments.replace('{size}', f'({size[0]}, {size[1]})')
     try:
-        found = ast.parse(f'f({arguments})', mode='eval').body.keywords
-        kwargs = {k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in found}
+        call = ast.parse(f'f({arguments})', mode='eval').body
+        if call.args:
+            raise ValueError('a value without a key')
+        values = {k.arg: k.value for k in call.keywords}
+        kwargs = {k: v.id if isinstance(v, ast.Name) else ast.literal_eval(v) for k, v in values.items()}
     except (SyntaxError, ValueError) as error:
         raise UserError(f'{arguments!r} is not of the form key=value,...') from error
     if isinstance(kwargs.get('arch'), int):

@@ -1,5 +1,5 @@
 # RetinaNet with a small gMLP, patches of 8 pixels, from scratch on the synthetic shapes.
-# Data and schedule are ConvMLP-S's.
+# Data and schedule are ConvMLP-S's but for the learning rate.
 _base_ = './retinanet_convmlp_s_fpn_shapes.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
@@ -18,3 +18,4 @@ model = dict(
         out_strides=(8, 16, 32, 64, 128),
     ),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-3))

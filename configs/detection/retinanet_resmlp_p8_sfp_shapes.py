@@ -1,5 +1,5 @@
 # RetinaNet with a small ResMLP, patches of 8 pixels, from scratch on the synthetic shapes.
-# Data and schedule are ConvMLP-S's.
+# Data and schedule are ConvMLP-S's but for the learning rate.
 _base_ = './retinanet_convmlp_s_fpn_shapes.py'
 model = dict(
     backbone=dict(
@@ -17,3 +17,4 @@ model = dict(
         out_strides=(8, 16, 32, 64, 128),
     ),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
