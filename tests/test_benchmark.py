@@ -23,7 +23,7 @@ def test_ours_and_a_function(run_script, tmp_path):
     assert code == 0, said
     results = json.loads((tmp_path / 'x.json').read_text())['results']
     assert [r['size'] for r in results] == ['64x64'] * 4 + ['64x96'] * 4
-    assert [r['backbone'] for r in results[:2]] == [f'{tmp_path}/peer.py:tiny', ours]
+    assert [r['backbone'] for r in results[:2]] == ['original/tiny', ours]
     assert results[0]['macs'] == 16 * 16 * 4 * 3 * 16 and results[0]['parameters'] == 3 * 16 * 4 + 4
     assert results[0]['ratio'] == 1 and all(r['seconds'] > 0 and 0 < r['share'] for r in results)
     assert said.count('| inference |') == 8

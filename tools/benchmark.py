@@ -43,7 +43,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import torch
 
@@ -67,6 +67,12 @@ class Candidate(NamedTuple):
     text: str
     build: Callable[[tuple[int, int]], torch.nn.Module]
     modifiers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As it was given, without the folder of a file."""
+        source, colon, rest = self.text.partition(':')
+        return f'original/{rest}' if source.endswith('.py') else source + colon + rest
 
     def model(self, size: tuple[int, int], device: str, train: bool = False) -> torch.nn.Module:
         model = self.build(size).eval()
@@ -261,7 +267,7 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
     for candidate, half, seconds in zip(candidates, halves, taken):
         count = macs(candidate, size) * batch
         row = dict(
-            backbone=candidate.text,
+            backbone=candidate.name,
             step='training' if train else 'inference',
             size=f'{size[0]}x{size[1]}',
             batch=batch,
@@ -296,9 +302,10 @@ def line(row: dict) -> str:
 
 
 class Group(NamedTuple):
-    """Candidates that are measured together."""
+    """Candidates that are measured together; ``title`` is that of the table which their rows go to."""
 
     candidates: list[str]
+    title: str = ''
     size: tuple[int, int] = (224, 224)
     batch: int = 8
     train: bool = False
@@ -307,6 +314,7 @@ class Group(NamedTuple):
 def suite(peers: dict[str, str]) -> list[Group]:
     """The standard set. ``peers``: name of a variant, such as ConvMLP-s -> its original, as MODULE:FUNCTION."""
     timm = {'ResMLP-12': 'resmlp_12_224', 'ResMLP-24': 'resmlp_24_224', 'ResMLP-36': 'resmlp_36_224'}
+    timm['ResMLP-big_24'] = 'resmlp_big_24_224'
     timm.update({f'GMLP-{arch}': f'gmlp_{arch}_224' for arch in ('ti16', 's16', 'b16')})
     theirs = {name: [f'timm/{model}'] for name, model in timm.items()}
     theirs['RepMLP-b224'] = ['mmpretrain/RepMLPNet:arch=b,img_size=224,reparam_conv_kernels=(1,3)']
@@ -317,34 +325,69 @@ def suite(peers: dict[str, str]) -> list[Group]:
     names += [f'RepMLP-{arch}' for arch in ('t224', 'b224', 't256', 'b256', 'd256', 'l256')]
     groups = []
 
-    def group(name: str, *modifiers: str, fold: bool = False, **kwargs) -> None:
+    def group(title: str, name: str, *modifiers: str, fold: bool = False, **kwargs) -> None:
         family, arch = name.split('-')
-        ours = f'{family}:arch={arch}'
+        ours = f'{family}:arch={arch}' + (',out_indices=-1' if family in ('ConvMLP', 'RepMLP') else '')
         others = theirs.get(name, [])
         if fold:  # of the others, RepMLP alone has a deploy form
             others = [f'{other}@deploy' if family == 'RepMLP' else other for other in others]
         ours = [ours, f'{ours}@deploy'] if not kwargs.get('train') else [ours]
         candidates = [*others, *(ours[1:] if fold else ours)]
         join = [c + ('@' if '@' not in c else ',') + ','.join(modifiers) if modifiers else c for c in candidates]
-        groups.append(Group(join, **kwargs))
+        groups.append(Group(join, title, **kwargs))
 
     for name in names:
         size = (256, 256) if name.endswith('256') else (224, 224)
-        group(name, size=size)
+        group('Inference, float32', name, size=size, batch=1 if name == 'ResMLP-big_24' else 8)
         if name.startswith('RepMLP') and name in theirs:
-            group(name, size=size, fold=True)
+            group('Inference, float32', name, size=size, fold=True)
+    for name in names[:3]:
+        group('Inference, float32, the size of detection', name, size=(800, 1216), batch=1)
     smallest = ('ConvMLP-s', 'ResMLP-12', 'GMLP-s16', 'RepMLP-b224')
     for name in smallest:
-        group(name, 'bf16')
-        group(name, 'channels_last')
-        group(name, 'compile')
-        group(name, train=True)
-    for name in names[:3]:
-        group(name, size=(800, 1216), batch=1)
+        group('Inference, weights and images channels-last', name, 'channels_last')
+    for name in smallest:
+        group('Inference, bfloat16', name, 'bf16')
+    for name in smallest:
+        group('Inference, compiled', name, 'compile')
+    for name in smallest:
+        group('Training step, forward and backward, float32', name, train=True)
     return groups
 
 
-def plot(rows: list[dict], path: str, place: str) -> None:
+PAGE = """# Benchmark
+
+Written by `tools/benchmark.py --suite --page`, on {place}, the median of {rounds} rounds in which the candidates of a
+group took turns. Gray is what others wrote, blue is ours; the ratio is the rate relative to the first one of its group.
+
+- `timm/...` and `mmpretrain/...` are those libraries' models without classifiers, `original/...` is the code of the
+  papers' authors, run from a copy of their repositories. `@deploy` is the folded form: ours by `reparameterize`,
+  theirs (of RepMLP only) by their own conversion.
+- The share is the rate of multiply-adds (three times as many for a training step) relative to that of a
+  {product} x {product} x {product} matrix product of the same dtype, measured in turn with the candidates. It can
+  exceed 100 %: 3x3 convolutions take fewer multiplications than are counted (Winograd).
+- Memory is the peak of one step above what the process held before.
+
+![Ratios]({image})
+
+{tables}
+"""
+
+
+def write_page(path: Path, groups: list[Group], rows: list[list[dict]], place: str, rounds: int) -> None:
+    """The page of the standard set, and its picture beside it, in ``images``."""
+    image = path.parent / 'images' / f'{path.stem}.png'
+    image.parent.mkdir(exist_ok=True)
+    plot([row for group in rows for row in group], image, place.split(',')[0])
+    tables = {}
+    for group, own in zip(groups, rows):
+        tables.setdefault(group.title, []).extend(map(line, own))
+    text = '\n\n'.join(f'## {title}\n\n{HEAD}\n' + '\n'.join(lines) for title, lines in tables.items())
+    page = PAGE.format(place=place, rounds=rounds, product=PRODUCT, image=f'images/{image.name}', tables=text)
+    path.write_text(page)
+
+
+def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
     """Bars of the rate of every candidate, relative to the first one of its group."""
     import matplotlib
 
@@ -437,10 +480,11 @@ def main() -> None:
     parser.add_argument('--loading', action='store_true', help='how the largest checkpoint is read')
     parser.add_argument('--out', help='write the results there as JSON too')
     parser.add_argument('--plot', help='draw the ratios there, as .png or .svg')
+    parser.add_argument('--page', help='write the tables and the picture of --suite there, as .md')
     args = parser.parse_args()
     if args.rounds < 1 or args.batch < 1:
         raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
-    for path in filter(None, (args.out, args.plot)):
+    for path in filter(None, (args.out, args.plot, args.page)):
         if not Path(path).absolute().parent.is_dir():
             raise UserError(f'there is no folder {Path(path).parent} to write {path} to')
     if args.loading:
@@ -453,7 +497,7 @@ def main() -> None:
         groups = [g for g in groups if any(args.only.lower() in c.lower() for c in g.candidates)]
     elif args.candidates:
         steps = ['inference', 'training'] if args.step == 'both' else [args.step]
-        groups = [Group(args.candidates, s, args.batch, t == 'training') for s in args.sizes for t in steps]
+        groups = [Group(args.candidates, '', s, args.batch, t == 'training') for s in args.sizes for t in steps]
     else:
         parser.error('give candidates, --suite or --loading')
     parsed = [[parse(c) for c in group.candidates] for group in groups]
@@ -462,13 +506,16 @@ def main() -> None:
     rows = []
     for group, candidates in zip(groups, parsed):
         memory = group.train and not args.no_memory
-        rows += measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory)
-        print('\n'.join(map(line, rows[-len(candidates) :])), flush=True)
+        rows.append(measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory))
+        print('\n'.join(map(line, rows[-1])), flush=True)
         torch.compiler.reset()
+    flat = [row for group in rows for row in group]
     if args.out:
-        Path(args.out).write_text(json.dumps(dict(machine=place, rounds=args.rounds, results=rows), indent=1))
+        Path(args.out).write_text(json.dumps(dict(machine=place, rounds=args.rounds, results=flat), indent=1))
     if args.plot:
-        plot(rows, args.plot, place.split(',')[0])
+        plot(flat, args.plot, place.split(',')[0])
+    if args.page:
+        write_page(Path(args.page), groups, rows, place, args.rounds)
 
 
 if __name__ == '__main__':
