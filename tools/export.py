@@ -52,7 +52,7 @@ def main() -> None:
     from mlp_backbones.deployment import TensorModel, parse_size, relative_difference
     from mlp_backbones.zoo import build_model
 
-    if not hasattr(torch.export, 'save') or not hasattr(torch.export.Dim, 'AUTO'):
+    if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
     cfg = load_config(args.config)
     cfg.model.backbone.init_cfg = None
