@@ -1,6 +1,7 @@
 """Whole models for deployment: folded, and as functions of tensors."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Union
 
@@ -11,8 +12,9 @@ from .backbones.base import BaseBackbone
 from .necks import SimpleFeaturePyramid
 
 
+@torch.inference_mode(False)  # or the new weights could never be loaded into or trained
 def reparameterize(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """Fold everything that can be folded exactly in our backbones and neck, wherever they are in a model.
+    """Fold what can be folded exactly in our backbones and neck, wherever they are in a model.
 
     BatchNorm goes into convolutions, affines, layer scales and the weights and biases of LayerNorm into linear layers,
     and RepMLP's local perceptron into its tiles' linear layer (locality injection, arXiv 2112.11081). Outputs in eval
@@ -78,7 +80,8 @@ class TensorModel(nn.Module):
 
 
 def relative_difference(outputs: object, expected: object) -> float:
-    """The largest difference between two (nested) outputs, relative to the largest absolute value expected.
+    """The largest difference between two (nested) outputs, relative to the largest absolute value expected;
+    infinite where a value is not finite.
 
     Args:
         outputs, expected (Tensor | Sequence | Mapping): Of the same structure.
@@ -97,10 +100,11 @@ def relative_difference(outputs: object, expected: object) -> float:
 
 def _relative(a: Tensor, b: Tensor) -> float:
     a, b = a.double().cpu(), b.double().cpu()
-    if not torch.isfinite(a).equal(torch.isfinite(b)):
-        return float('inf')
-    largest = b.nan_to_num(0, 0, 0).abs().max().item() if b.numel() else 0.0
-    difference = (a - b).nan_to_num(0, 0, 0).abs().max().item() if b.numel() else 0.0
+    if not a.numel():
+        return 0.0
+    difference, largest = (a - b).abs().max().item(), b.abs().max().item()
+    if not math.isfinite(difference):  # where one of them, or both, is infinite or no number
+        return math.inf
     return difference / largest if largest else difference
 
 

@@ -90,7 +90,7 @@ def prepare(args: argparse.Namespace, train: bool):
     _check_backbone(cfg)
     _check_data(cfg, train)
     _adopt_categories(cfg)
-    _check_writable(cfg.work_dir)
+    check_writable(cfg.work_dir, 'the work dir', '--work-dir')
     if train:
         init_cfg = cfg.model.get('backbone', {}).get('init_cfg') or {}
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
@@ -131,6 +131,17 @@ def load_config(path: str, options: dict | None = None):
     if scope in ('mmdet', 'mmseg', 'mmpretrain'):
         require(scope)
     _spread_data_root(cfg, defaults)
+    return cfg
+
+
+def load_model_config(path: str, options: dict | None = None):
+    """As ``load_config``, for tools that build the model: its framework and its backbone are checked too."""
+    cfg = load_config(path, options)
+    if cfg.get('default_scope') not in ('mmdet', 'mmseg', 'mmpretrain'):
+        raise UserError(f'{path}: default_scope must be mmdet, mmseg or mmpretrain, got {cfg.get("default_scope")!r}')
+    if not cfg.model.get('backbone'):
+        raise UserError(f'the model of {path} has no backbone')
+    _check_backbone(cfg)
     return cfg
 
 
@@ -254,15 +265,15 @@ def _adopt_categories(cfg) -> None:
             node['num_classes'] = len(names)
 
 
-def _check_writable(folder: str) -> None:
+def check_writable(folder: str | Path, what: str = 'the folder', option: str = '') -> None:
+    """Raise ``UserError`` where no file can be made; a folder that is not there is made."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
-            f'cannot write to the work dir {folder}: {error.strerror}; name another with --work-dir'
-        ) from error
+        help_ = f'; name another with {option}' if option else ''
+        raise UserError(f'cannot write to {what} {folder}: {error.strerror}{help_}') from error
 
 
 def _check_weights(source: str, setting: str) -> None:

@@ -65,17 +65,17 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
 
 
-def _without_zeros(scale: Tensor) -> Tensor:
-    """A scale to divide by: what is zero next to the largest becomes 1e-8 of it, far below the rounding of float32."""
-    least = scale.abs().amax() * 1e-8
-    least = torch.where(least > 0, least, torch.ones_like(least))
-    return torch.where(scale.abs() < least, least, scale)
-
-
 def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm does in eval mode, as the scale and the shift of each channel, in float64."""
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
+    """What a BatchNorm does in eval mode, as the scale and the shift of each channel, in float64.
+
+    An identity, which others leave behind when they fold, is a scale of 1.
+    """
+    if isinstance(norm, nn.Identity):
+        return torch.ones(1, dtype=torch.double), torch.zeros(1, dtype=torch.double)
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else norm.weight.double() * scale
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else norm.bias.double() + shift
 
 
 @torch.no_grad()
@@ -92,11 +92,15 @@ def fold_after(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) 
     """Let a linear layer or a convolution take in ``scale * y + shift`` of its answers, in place."""
     scale = scale.double().flatten()
     _set_bias(layer, _bias(layer) * scale + (0 if shift is None else shift.double().flatten()))
-    layer.weight.copy_(layer.weight.double() * scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+    axes = [1] * layer.weight.ndim
+    axes[1 if isinstance(layer, nn.ConvTranspose2d) else 0] = -1
+    layer.weight.copy_(layer.weight.double() * scale.view(axes))
 
 
 def _bias(layer: nn.Module) -> Tensor:
-    return layer.weight.new_zeros(len(layer.weight), dtype=torch.double) if layer.bias is None else layer.bias.double()
+    if layer.bias is not None:
+        return layer.bias.double()
+    return layer.weight.new_zeros(layer.weight.shape[0], dtype=torch.double)
 
 
 def _set_bias(layer: nn.Module, bias: Tensor) -> None:
@@ -104,9 +108,14 @@ def _set_bias(layer: nn.Module, bias: Tensor) -> None:
 
 
 def fold_norms(layers: nn.Sequential) -> None:
-    """Fold every BatchNorm that follows a convolution into it, in place; an identity takes its place."""
+    """Fold every BatchNorm that follows a convolution into it, in place; an identity takes its place.
+
+    One without running statistics stays, since it does the same in eval mode as in training.
+    """
     for (_, conv), (name, norm) in itertools.pairwise(layers.named_children()):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+            continue
+        if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
             fold_after(conv, *affine_of(norm))
             setattr(layers, name, nn.Identity())
 
@@ -132,35 +141,39 @@ class TokenMixing(nn.Module):
         self.grid = grid
         self.weight = nn.Parameter(torch.empty(length, length))
         self.bias = nn.Parameter(torch.zeros(length))
-        self.shift: Optional[nn.Parameter] = None  # (L, C), in place of the bias of a folded layer
+        self.scale: Optional[nn.Parameter] = None  # (C,) of a folded layer,
+        self.shift: Optional[nn.Parameter] = None  # and (L, C) in place of its bias
         nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:
+        """Mix the tokens of ``x``; a folded layer adds a residual while it is at it."""
         # The channels stay the last dimension: a product from the left instead of two transpositions.
         # Cast before it is expanded: autocast would copy it for every sample.
-        weight = self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1)
-        return torch.bmm(weight, x).add_(self.bias[:, None] if self.shift is None else self.shift)
+        y = torch.bmm(self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1), x)
+        if self.shift is None:
+            return y.add_(self.bias[:, None])
+        return torch.addcmul(self.shift if residual is None else residual + self.shift, self.scale, y)
 
     @torch.no_grad()
-    def fold_affine(self, scale: Tensor, shift: Tensor) -> Tensor:
-        """Take in the affine of the channels that comes before, ``scale * x + shift``.
+    def fold_affine(self, scale: Tensor, shift: Tensor, after: Optional[Tensor] = None) -> None:
+        """Take in the affine of the channels that comes before, ``scale * x + shift``, and a scale that comes after.
 
         A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
-        W(scale x + shift) + bias = scale (W x + (shift rowsum(W) + bias) / scale).
+        W(scale x + shift) + bias = scale W x + (shift rowsum(W) + bias).
 
         Args:
             scale (Tensor): (C,).
             shift (Tensor): (C,).
-
-        Returns:
-            Tensor: The scale (C,) that the answer is to be multiplied by, in float64.
+            after (Tensor, optional): (C,), what the answer was multiplied by.
         """
-        scale, shift = _without_zeros(scale.double().flatten()), shift.double().flatten()
-        rows = self.weight.double().sum(1, keepdim=True)
-        folded = (rows * shift + self.bias.double()[:, None]) / scale
-        self.shift = nn.Parameter(folded.to(self.weight), requires_grad=self.weight.requires_grad)
+        scale, shift = scale.double().flatten(), shift.double().flatten()
+        shift = self.weight.double().sum(1, keepdim=True) * shift + self.bias.double()[:, None]
+        if after is not None:
+            scale, shift = scale * after.double(), shift * after.double()
+        trained = self.weight.requires_grad
+        self.scale = nn.Parameter(scale.to(self.weight), requires_grad=trained)
+        self.shift = nn.Parameter(shift.to(self.weight), requires_grad=trained)
         self.bias = None
-        return scale
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}'

@@ -125,15 +125,60 @@ def test_resized_after_folding(cls):
     assert relative_difference(outputs(resized, x), outputs(trained, x)) < 1e-5
 
 
+@pytest.mark.parametrize('every', [1, 3])
 @pytest.mark.parametrize('cls', ISOTROPIC)
-def test_scales_of_zero(cls):
+def test_scales_of_zero(cls, every):
     model = tiny(cls).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(('alpha', 'gate.norm.weight', '.ls1')):
-                parameter.view(-1)[::3] = 0
+            if name.endswith(('alpha', 'gate.norm.weight')):
+                parameter.view(-1)[::every] = 0
     x = torch.randn(1, 3, 64, 64)
-    assert relative_difference(outputs(reparameterize(model), x), outputs(model, x)) < 1e-5
+    folded = reparameterize(model)
+    assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+    assert relative_difference(outputs(folded.bfloat16(), x.bfloat16()), outputs(model, x)) < 0.1
+
+
+def test_a_norm_without_weights_or_statistics():
+    x = torch.randn(1, 3, 64, 64)
+    for norm_cfg, left in [(dict(type='BN', affine=False), False), (dict(type='BN', track_running_stats=False), True)]:
+        model = ConvMLP(**TINY[ConvMLP], norm_cfg=norm_cfg).eval()
+        folded = reparameterize(model)
+        assert any(isinstance(m, _BatchNorm) for m in folded.modules()) == left
+        assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+    with pytest.raises(ValueError, match='with running statistics'):
+        tiny(RepMLP, norm_cfg=dict(type='BN', track_running_stats=False))
+
+
+def test_after_mmcv_has_fused():
+    from mmcv.cnn import fuse_conv_bn
+
+    x = torch.randn(1, 3, 64, 96)
+    for cls in (ConvMLP, RepMLP):
+        model = tiny(cls).eval()
+        folded = reparameterize(fuse_conv_bn(copy.deepcopy(model)))
+        assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+
+
+def test_folded_without_gradients_it_can_still_be_loaded_into():
+    with torch.inference_mode():
+        folded = reparameterize(tiny(ResMLP).eval())
+    folded.load_state_dict(reparameterize(tiny(ResMLP, seed=1).eval()).state_dict())
+    assert not any(m.training for m in folded.modules())
+
+
+def test_forms_of_the_neck_do_not_mix():
+    neck = SimpleFeaturePyramid(16).eval()
+    folded = copy.deepcopy(neck)
+    folded.switch_to_deploy()
+    assert not any(isinstance(m, _BatchNorm) for m in folded.modules())
+    with pytest.raises(RuntimeError, match='in deploy form, this neck is in training form: build it with deploy=True'):
+        neck.load_state_dict(folded.state_dict())
+    with pytest.raises(RuntimeError, match='in training form, this neck is in deploy form: build it with deploy=False'):
+        folded.load_state_dict(neck.state_dict(), strict=False)
+    SimpleFeaturePyramid(16, deploy=True).load_state_dict(folded.state_dict())
+    with pytest.raises(RuntimeError, match=r'training mode.*call .eval\(\) first'):
+        SimpleFeaturePyramid(16).switch_to_deploy()
 
 
 def test_the_original_deploy_form_of_repmlp_is_folded_further():
@@ -151,6 +196,8 @@ def test_group_norm_stays():
     model = tiny(ConvMLP, norm_cfg=dict(type='GN', num_groups=2)).eval()
     x = torch.randn(1, 3, 64, 64)
     folded = reparameterize(model)
+    with pytest.raises(RuntimeError, match='in deploy form, this backbone is in training form'):
+        model.load_state_dict(folded.state_dict())
     assert any(isinstance(m, nn.GroupNorm) for m in folded.modules())
     assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
 
@@ -171,8 +218,7 @@ def test_models_of_the_hosts(config):
     assert folded.backbone.deploy and not model.backbone.deploy
     assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
     if isinstance(folded.neck, SimpleFeaturePyramid):
-        # Those before an activation follow a transposed convolution or nothing.
-        assert not any(isinstance(m, _BatchNorm) for s in folded.neck.scales for m in list(s)[-4:])
+        assert not any(isinstance(m, _BatchNorm) for m in folded.neck.modules())
 
 
 def test_a_model_without_our_backbones():
@@ -183,6 +229,8 @@ def test_a_model_without_our_backbones():
 def test_relative_difference():
     a = [torch.tensor([1.0, 4.0]), (torch.tensor([0.0]),)]
     assert relative_difference(a, a) == 0
+    for bad in (float('nan'), float('inf')):
+        assert relative_difference(torch.tensor([bad]), torch.tensor([bad])) == float('inf')
     assert relative_difference([torch.tensor([1.0, 4.4]), (torch.tensor([0.0]),)], a) == pytest.approx(0.1)
     assert relative_difference(torch.tensor([float('nan')]), torch.tensor([1.0])) == float('inf')
     with pytest.raises(ValueError, match=r'outputs of shapes \[\(1,\)\], expected \[\(2,\)\]'):
@@ -242,6 +290,8 @@ class TestReparameterizeTool:
             ((config, checkpoint, tmp_path / 'x.onnx'), 'must end in .pth'),
             ((config, checkpoint, tmp_path / 'no/x.pth'), 'there is no folder'),
             ((config, checkpoint, tmp_path / 'there.pth'), 'there.py there already; --force replaces'),
+            ((config, checkpoint, tmp_path / 'small.pth', '--force'), 'small.pth is what is read'),
+            ((config, folded, config.with_suffix('.pth'), '--force'), 'small.py is what is read'),
             ((config, folded, tmp_path / 'x.pth'), 'in deploy form, this backbone is in training form'),
             ((config, tmp_path / 'lost.pth', tmp_path / 'x.pth'), 'there is no checkpoint'),
             ((tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pth'), 'there is no config'),

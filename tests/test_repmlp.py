@@ -173,7 +173,7 @@ class TestRefusals:
             tiny(RepMLP, img_size=img_size)
 
     def test_norm_that_cannot_be_folded(self):
-        with pytest.raises(ValueError, match="'BN' or 'SyncBN', to be folded"):
+        with pytest.raises(ValueError, match="'BN' or 'SyncBN', with running statistics"):
             tiny(RepMLP, norm_cfg=dict(type='GN', num_groups=1))
 
     def test_share_sets_that_do_not_divide(self):

@@ -49,7 +49,7 @@ import torch
 
 import mlp_backbones
 from mlp_backbones.deployment import parse_size
-from mlp_backbones.launch import UserError, run_tool
+from mlp_backbones.launch import UserError, check_writable, run_tool
 
 MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile')
 PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
@@ -75,7 +75,10 @@ class Candidate(NamedTuple):
         return f'original/{rest}' if source.endswith('.py') else source + colon + rest
 
     def model(self, size: tuple[int, int], device: str, train: bool = False) -> torch.nn.Module:
-        model = self.build(size).eval()
+        try:
+            model = self.build(size).eval()
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{self.text!r} cannot be built: {error}') from error
         if 'deploy' in self.modifiers:
             fold(model)
         if 'bf16' in self.modifiers:
@@ -464,10 +467,17 @@ def place_of(device: str) -> str:
     return f'{name}, torch {torch.__version__}, {datetime.date.today():%-d %B %Y}'
 
 
+def size_of(text: str) -> tuple[int, int]:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('candidates', nargs='*', metavar='CANDIDATE', help='what to compare')
-    parser.add_argument('--sizes', nargs='+', type=parse_size, default=[(224, 224)], help='224 or HEIGHTxWIDTH')
+    parser.add_argument('--sizes', nargs='+', type=size_of, default=[(224, 224)], help='224 or HEIGHTxWIDTH')
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each candidate (default: 5)')
     parser.add_argument('--step', choices=['inference', 'training', 'both'], default='both')
@@ -487,6 +497,11 @@ def main() -> None:
     for path in filter(None, (args.out, args.plot, args.page)):
         if not Path(path).absolute().parent.is_dir():
             raise UserError(f'there is no folder {Path(path).parent} to write {path} to')
+        if Path(path).is_dir():
+            raise UserError(f'{path} is a folder')
+        check_writable(Path(path).parent)
+    if args.plot and Path(args.plot).suffix not in ('.png', '.svg'):
+        raise UserError(f'--plot takes a file that ends in .png or .svg, got {args.plot}')
     if args.loading:
         return loading(args.rounds)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'

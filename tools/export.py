@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, load_config, run_tool
+from mlp_backbones.launch import UserError, check_writable, load_model_config, run_tool
 
 TOLERANCE = 1e-4  # of the largest answer
 ONNX = ('onnx', 'onnxscript', 'onnxruntime')
@@ -41,6 +41,9 @@ def main() -> None:
         raise UserError(f'there is no folder {args.out.parent} to write {args.out.name} to')
     if args.out.exists() and not args.force:
         raise UserError(f'{args.out} is there already; --force replaces it')
+    if args.out.is_dir():
+        raise UserError(f'{args.out} is a folder')
+    check_writable(args.out.parent)
     missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if args.out.suffix == '.onnx' and missing:
         raise UserError(f'export to ONNX needs {", ".join(missing)}: pip install {" ".join(ONNX)}')
@@ -54,7 +57,7 @@ def main() -> None:
 
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
-    cfg = load_config(args.config)
+    cfg = load_model_config(args.config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg, None if args.checkpoint == 'none' else args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
@@ -78,16 +81,17 @@ def main() -> None:
         print(f'height and width are fixed: {reason}')
 
     module = TensorModel(model).eval()
-    x = torch.rand(2, 3, *size).mul_(4).sub_(2)
-    inputs = [x[:1], torch.rand(3, 3, *size)]
+    channels = backbone.in_channels
+    x = torch.rand(2, channels, *size).mul_(4).sub_(2)
+    inputs = [x[:1], torch.rand(3, channels, *size)]
     shapes = {0: torch.export.Dim('batch', min=1, max=4096)}
     if dynamic:
         # Two steps at least while it is traced: what is 1 would be taken for a constant.
-        x = torch.rand(2, 3, *(max(2 * s, n) for n, s in zip(size, step)))
+        x = torch.rand(2, channels, *(max(2 * s, n) for n, s in zip(size, step)))
         names = ('height', 'width')
         for axis, (name, n) in enumerate(zip(names, step), 2):
             shapes[axis] = n * torch.export.Dim(f'{name}_steps', min=1, max=max(2, 8192 // n))
-        inputs.append(torch.rand(2, 3, *(n + 2 * s for n, s in zip(size, step))))
+        inputs.append(torch.rand(2, channels, *(n + 2 * s for n, s in zip(size, step))))
         print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
     print(f'tracing {type(model).__name__} at {x.shape[2]}x{x.shape[3]}', flush=True)
     make_sizes_symbolic(module)
@@ -131,6 +135,9 @@ def write_onnx(program, path: Path, opset: int | None):
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         onnx_program = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+    written = onnx_program.model.opset_imports['']
+    if opset is not None and written != opset:
+        raise UserError(f'torch {torch.__version__} writes operator set {written}, not {opset}')
     onnx_program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     (name,) = (i.name for i in session.get_inputs())

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, load_config, run_tool
+from mlp_backbones.launch import UserError, check_writable, load_model_config, run_tool
 
 TOLERANCE = 1e-4  # of the largest answer
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='trained weights, file or URL, in any names')
     parser.add_argument('out', type=Path, help='checkpoint to write, ending in .pth')
     parser.add_argument('--images', nargs='+', type=Path, default=[], help='pictures to compare both forms on too')
-    parser.add_argument('--size', default='224x320', metavar='HxW', help='of the random input (default: 224x320)')
+    parser.add_argument('--size', metavar='HxW', help='of the random input (default: 224x320)')
     parser.add_argument('--force', action='store_true', help='replace files that are there already')
     args = parser.parse_args()
     config_out = args.out.with_suffix('.py')
@@ -31,6 +31,13 @@ def main() -> None:
         raise UserError(f'the file to write must end in .pth, got {args.out}')
     if not args.out.parent.is_dir():
         raise UserError(f'there is no folder {args.out.parent} to write {args.out.name} to')
+    inputs = {Path(p).resolve() for p in (args.config, args.checkpoint)}
+    for path in (args.out, config_out):
+        if path.resolve() in inputs:
+            raise UserError(f'{path} is what is read; choose another name to write to')
+        if path.is_dir():
+            raise UserError(f'{path} is a folder')
+    check_writable(args.out.parent)
     there = [str(p) for p in (args.out, config_out) if p.exists()]
     if there and not args.force:
         raise UserError(f'{" and ".join(there)} there already; --force replaces')
@@ -38,22 +45,28 @@ def main() -> None:
     import torch
 
     from mlp_backbones import reparameterize
+    from mlp_backbones.backbones.base import BaseBackbone
     from mlp_backbones.checkpoints import write_checkpoint
     from mlp_backbones.deployment import TensorModel, parse_size, read_image, relative_difference
     from mlp_backbones.zoo import build_model
 
-    cfg = load_config(args.config)
-    size = parse_size(args.size)
-    inputs = {f'random input of {size[0]}x{size[1]}': torch.rand(2, 3, *size).mul_(4).sub_(2)}
+    cfg = load_model_config(args.config)
     model = build_model(cfg, args.checkpoint, strict=True)
+    if not isinstance(model.backbone, BaseBackbone):
+        raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is none of ours')
+    size = parse_size(args.size) if args.size else (224, 320) if model.backbone.size_step else model.backbone.img_size
+    x = torch.rand(2, model.backbone.in_channels, *size).mul_(4).sub_(2)
+    inputs = {f'random input of {size[0]}x{size[1]}': x}
     for path in args.images:
         inputs[str(path)] = read_image(model, path)
 
     deploy_cfg = copy.deepcopy(cfg)
     deploy_cfg.load_from = None
     deploy_cfg.model.backbone.update(deploy=True, init_cfg=None)
-    if deploy_cfg.model.get('neck') and str(deploy_cfg.model.neck.get('type')).endswith('SimpleFeaturePyramid'):
-        deploy_cfg.model.neck.deploy = True
+    necks = deploy_cfg.model.get('neck') or []
+    for neck in necks if isinstance(necks, (list, tuple)) else [necks]:
+        if getattr(neck['type'], '__name__', str(neck['type'])).endswith('SimpleFeaturePyramid'):
+            neck['deploy'] = True
     # What is compared is what the two files will give: built from the new config, filled with the new weights.
     tensors = reparameterize(model).state_dict()
     folded = build_model(deploy_cfg)
@@ -65,13 +78,12 @@ def main() -> None:
         if not difference <= TOLERANCE:
             raise UserError(f'the folded form differs by {difference:.1e}, more than {TOLERANCE}; nothing is written')
 
-    # Without a dot before the suffix: mmengine's parser imports the name.
     with tempfile.TemporaryDirectory(prefix=f'.{args.out.stem}-', dir=args.out.parent) as folder:
-        partial = Path(folder) / 'config.py'
-        deploy_cfg.dump(partial)
         meta = dict(source=Path(args.checkpoint).name, config=Path(args.config).name, form='deploy')
-        write_checkpoint(tensors, args.out, meta, force=args.force)
-        os.replace(partial, config_out)
+        partial = write_checkpoint(tensors, Path(folder) / 'checkpoint.pth', meta)
+        deploy_cfg.dump(Path(folder) / 'config.py')
+        os.replace(partial, args.out)
+        os.replace(Path(folder) / 'config.py', config_out)
     parameters = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, folded)]
     print(f'parameters: {parameters[0]:.2f} M -> {parameters[1]:.2f} M\nwritten: {args.out}, {config_out}')
 

@@ -122,7 +122,8 @@ class BaseBackbone(BaseModule):
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
     """
 
-    training_mark = deploy_mark = r'(?!)'  # regular expressions: names that a checkpoint of this form alone has
+    # Regular expressions of names: a checkpoint with the first is of training form, one with the second alone is not.
+    training_mark = deploy_mark = r'(?!)'
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -308,10 +309,11 @@ class BaseBackbone(BaseModule):
             self._fold()
 
     def _fold(self) -> None:
-        for module in self.modules():
+        for module in list(self.modules()):
             if module is not self and hasattr(module, 'switch_to_deploy'):
                 module.switch_to_deploy()
         self.deploy = True
+        self.train(self.training)  # new modules too
 
     def switch_to_deploy(self) -> None:
         """Fold norms, affines and parallel branches into the layers beside them, in place.

@@ -189,7 +189,7 @@ class ConvMLP(BaseBackbone):
     """
 
     training_mark = r'^tokenizer\.block\.1\.running_mean$|\.blocks\.\d+\.norm1\.weight$'
-    deploy_mark = r'^tokenizer\.block\.0\.bias$'
+    deploy_mark = r'^tokenizer\.block\.0\.bias$|\.blocks\.\d+\.channel_mlp1\.fc1\.weight$'
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class GMLPBlock(nn.Module):
             return
         mlp = self.mlp_channels
         fold_before(mlp.fc1, *take_affine(self.norm))
-        fold_before(mlp.fc2, mlp.gate.proj.fold_affine(*take_affine(mlp.gate.norm)))
+        mlp.gate.proj.fold_affine(*take_affine(mlp.gate.norm))
 
 
 @register_model

@@ -169,6 +169,8 @@ class RepMLPBlock(nn.Module):
             answers = F.conv2d(units, filters, padding=kernel // 2)  # (unit map, S, h, w)
             weight += answers.permute(1, 2, 3, 0).reshape(weight.shape)
             bias = bias + branch_bias
+            if branch.conv.bias is not None:  # of a branch whose BatchNorm was folded by others
+                bias = bias + branch_scale * branch.conv.bias.double()
         return weight.to(self.fc3.weight), bias.repeat_interleave(length).to(self.fc3.weight)
 
     def switch_to_deploy(self) -> None:
@@ -305,8 +307,15 @@ class RepMLP(BaseBackbone):
                 f'RepMLP: channels, depths and share_sets have four entries each, and each number of share sets '
                 f"divides its stage's channels, got {settings}"
             )
-        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') == 'GN':
-            raise ValueError(f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', to be folded, got {norm_cfg!r}")
+        if (
+            not isinstance(norm_cfg, Mapping)
+            or norm_cfg.get('type') == 'GN'
+            or not norm_cfg.get('track_running_stats', True)
+        ):
+            raise ValueError(
+                f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', with running statistics, to be folded, "
+                f'got {norm_cfg!r}'
+            )
         super().__init__(
             channels=channels,
             strides=STRIDES,
@@ -374,7 +383,8 @@ class RepMLP(BaseBackbone):
         adapted = super().adapt(tensors)
         tensors = adapted.tensors
         if self.deploy and tensors:
-            folded = 'conv_embedding.conv.bias' in tensors
+            convolutions = [n for n, m in self.named_modules() if isinstance(m, ConvNorm)]
+            folded = all(f'{name}.conv.bias' in tensors for name in convolutions)
             if folded and not self._is_folded:
                 self._fold()  # changes nothing that the backbone computes
             if self._is_folded and not folded:

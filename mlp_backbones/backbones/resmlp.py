@@ -41,20 +41,20 @@ class ResMLPBlock(nn.Module):
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.ls1 is None:  # folded
+            x = self.linear_tokens(x, residual=x)
+            return x + self.mlp_channels(x)
         x = torch.addcmul(x, self.ls1, self.drop_path(self.linear_tokens(self.norm1(x))))
-        y = self.drop_path(self.mlp_channels(self.norm2(x)))
-        return x + y if self.ls2 is None else torch.addcmul(x, self.ls2, y)
+        return torch.addcmul(x, self.ls2, self.drop_path(self.mlp_channels(self.norm2(x))))
 
-    @torch.no_grad()
     def switch_to_deploy(self) -> None:
-        """Fold the affines into the linear layers, the second scale too; the first takes in an affine's."""
-        if self.ls2 is None:
+        """Fold the affines and the layer scales into the linear layers."""
+        if self.ls1 is None:
             return
-        scale = self.linear_tokens.fold_affine(self.norm1.alpha, self.norm1.beta)
-        self.ls1.copy_(self.ls1 * scale)
+        self.linear_tokens.fold_affine(self.norm1.alpha, self.norm1.beta, after=self.ls1)
         fold_before(self.mlp_channels.fc1, self.norm2.alpha, self.norm2.beta)
         fold_after(self.mlp_channels.fc2, self.ls2)
-        self.norm1, self.norm2, self.ls2 = nn.Identity(), nn.Identity(), None
+        self.norm1, self.norm2, self.ls1, self.ls2 = nn.Identity(), nn.Identity(), None, None
 
 
 @register_model

@@ -10,6 +10,7 @@ from typing import Optional, Union
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError
 from ..layers import build_norm, fold_norms
 from ..registry import register_model
 
@@ -80,8 +81,9 @@ class SimpleFeaturePyramid(BaseModule):
             )
         # Of stride s / (stride of the map before).
         self.subsampling = [b // a for a, b in zip(self.out_strides, self.out_strides[1:])][len(self.scales) - 1 :]
+        self.deploy = False
         if deploy:
-            self.switch_to_deploy()
+            self._fold()
 
     @staticmethod
     def _scale(in_channels: int, out_channels: int, step: int, norm_cfg: Mapping) -> nn.Sequential:
@@ -96,10 +98,36 @@ class SimpleFeaturePyramid(BaseModule):
         layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), build_norm(norm_cfg, out_channels)]
         return nn.Sequential(*layers)
 
-    def switch_to_deploy(self) -> None:
-        """Fold every BatchNorm that follows a convolution into it, in place."""
+    def _fold(self) -> None:
         for scale in self.scales:
             fold_norms(scale)
+        self.deploy = True
+        self.train(self.training)
+
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm that follows a convolution into it, in place; outputs in eval mode are the same.
+
+        Raises:
+            RuntimeError: The neck is in training mode, in which the two forms differ.
+        """
+        if self.training:
+            raise RuntimeError(
+                'SimpleFeaturePyramid is in training mode, and what is folded are the statistics of eval mode: '
+                'call .eval() first'
+            )
+        self._fold()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        last = len(self.scales[0]) - 1  # a norm, after a convolution without bias
+        here = isinstance(self.scales[0][last], nn.Identity)
+        there = f'{prefix}scales.0.{last - 1}.bias' in state_dict
+        if here != there and any(name.startswith(f'{prefix}scales.0.') for name in state_dict):
+            theirs, ours = ('deploy', 'training') if there else ('training', 'deploy')
+            raise CheckpointError(
+                f'the checkpoint is of SimpleFeaturePyramid in {theirs} form, this neck is in {ours} form: build it '
+                f'with deploy={there}'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         x = inputs[-1]
