@@ -352,9 +352,9 @@ def suite(peers: dict[str, str]) -> list[Group]:
     for name in smallest:
         group('Inference, bfloat16', name, 'bf16')
     for name in smallest:
-        group('Inference, compiled', name, 'compile')
-    for name in smallest:
         group('Training step, forward and backward, float32', name, train=True)
+    for name in smallest:
+        group('Inference, compiled', name, 'compile')
     return groups
 
 
@@ -409,6 +409,7 @@ def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
     axes.margins(y=0.01)
     axes.set_xlabel(f'images per second, relative to the first of each group ({place})', fontsize=8)
     figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def loading(rounds: int) -> None:
@@ -524,13 +525,14 @@ def main() -> None:
         rows.append(measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory))
         print('\n'.join(map(line, rows[-1])), flush=True)
         torch.compiler.reset()
-    flat = [row for group in rows for row in group]
-    if args.out:
-        Path(args.out).write_text(json.dumps(dict(machine=place, rounds=args.rounds, results=flat), indent=1))
-    if args.plot:
-        plot(flat, args.plot, place.split(',')[0])
-    if args.page:
-        write_page(Path(args.page), groups, rows, place, args.rounds)
+        # After every group: what was measured is kept, whatever happens later.
+        flat = [row for group in rows for row in group]
+        if args.out:
+            Path(args.out).write_text(json.dumps(dict(machine=place, rounds=args.rounds, results=flat), indent=1))
+        if args.plot:
+            plot(flat, args.plot, place.split(',')[0])
+        if args.page:
+            write_page(Path(args.page), groups, rows, place, args.rounds)
 
 
 if __name__ == '__main__':
