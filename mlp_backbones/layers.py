@@ -152,7 +152,9 @@ class TokenMixing(nn.Module):
         y = torch.bmm(self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1), x)
         if self.shift is None:
             return y.add_(self.bias[:, None])
-        return torch.addcmul(self.shift if residual is None else residual + self.shift, self.scale, y)
+        if residual is None:
+            return torch.addcmul(self.shift, self.scale, y)
+        return torch.addcmul(residual, self.scale, y).add_(self.shift)
 
     @torch.no_grad()
     def fold_affine(self, scale: Tensor, shift: Tensor, after: Optional[Tensor] = None) -> None:
