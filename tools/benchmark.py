@@ -360,15 +360,16 @@ def suite(peers: dict[str, str]) -> list[Group]:
 
 PAGE = """# Benchmark
 
-Written by `tools/benchmark.py --suite --page`, on {place}, the median of {rounds} rounds in which the candidates of a
-group took turns. Gray is what others wrote, blue is ours; the ratio is the rate relative to the first one of its group.
+Written by `tools/benchmark.py --suite --page`: {place}.
+Medians of {rounds} rounds in which the candidates of a group took turns. Gray is what others wrote, blue is ours; the
+ratio is the rate relative to the first one of its group.
 
 - `timm/...` and `mmpretrain/...` are those libraries' models without classifiers, `original/...` is the code of the
   papers' authors, run from a copy of their repositories. `@deploy` is the folded form: ours by `reparameterize`,
   theirs (of RepMLP only) by their own conversion.
 - The share is the rate of multiply-adds (three times as many for a training step) relative to that of a
   {product} x {product} x {product} matrix product of the same dtype, measured in turn with the candidates. It can
-  exceed 100 %: 3x3 convolutions take fewer multiplications than are counted (Winograd).
+  exceed 100 %: that product does not reach the machine's peak either.
 - Memory is the peak of one step above what the process held before.
 
 ![Ratios]({image})
@@ -407,7 +408,9 @@ def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
     axes.axvline(1, color='black', linewidth=0.6)
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set_xlabel(f'images per second, relative to the first of each group ({place})', fontsize=8)
+    axes.set_xlim(0, 1.1 * max(r['ratio'] for r in rows))
+    axes.set_title(place, fontsize=8, loc='right')
+    axes.set_xlabel('images per second, relative to the first of each group', fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
