@@ -78,7 +78,7 @@ def test_whole_classifiers_of_the_originals(name, door, tmp_path):
 
 
 @pytest.mark.parametrize('wrap', WRAPS)
-@pytest.mark.parametrize('name', ['convmlp_s', 'deit_resmlp_12'])
+@pytest.mark.parametrize('name', ['convmlp_s', pytest.param('deit_resmlp_12', marks=pytest.mark.slow)])
 def test_wrappers(name, wrap, tmp_path):
     _, checkpoint, _ = load(name)
     path = tmp_path / 'x.pth'

@@ -318,7 +318,8 @@ needs_onnx = pytest.mark.skipif(
 
 @pytest.mark.skipif(not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'), reason='needs torch 2.6')
 class TestExportTool:
-    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=[needs_onnx, pytest.mark.slow])])
+    @pytest.mark.slow
+    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
     @pytest.mark.parametrize('family', FAMILIES)
     def test_classifiers(self, run_script, tmp_path, family, suffix):
         config, checkpoint, _ = small(tmp_path, family=family)

@@ -103,7 +103,13 @@ def test_what_a_file_lacks_is_initialised(tmp_path):
     assert model.bbox_head.retina_cls.bias.mean().item() == pytest.approx(-4.595, abs=1e-3)
 
 
-@pytest.mark.parametrize('order', ['import mmpretrain, mlp_backbones', 'import mlp_backbones, mmpretrain'])
+@pytest.mark.parametrize(
+    'order',
+    [
+        'import mmpretrain, mlp_backbones',
+        pytest.param('import mlp_backbones, mmpretrain', marks=pytest.mark.slow),
+    ],
+)
 def test_mmpretrain_knows_the_names(order):
     code = f"""
 {order}
