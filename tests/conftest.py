@@ -1,3 +1,4 @@
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ def run_script(capsys, monkeypatch):
 
     def run(name, *args):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        # mmengine's logger may hold the output stream of an earlier test, which is closed.
+        monkeypatch.setattr(logging, 'raiseExceptions', False)
         capsys.readouterr()
         with pytest.raises(SystemExit) as done:
             runpy.run_path(str(TOOLS / name), run_name='__main__')
