@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from .backbones.base import BaseBackbone
 from .necks import SimpleFeaturePyramid
 
+TOLERANCE = 1e-4  # of the largest answer: two forms of a model that differ by more are not the same
+
 
 @torch.inference_mode(False)  # or the new weights could never be loaded into or trained
 def reparameterize(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -74,9 +76,9 @@ class TensorModel(nn.Module):
             return self.model(x)
         head = getattr(self.model, 'rpn_head', getattr(self.model, 'bbox_head', None))
         if head is None:
-            return tuple(_tensors(self.model(x, mode='tensor')))
+            return tuple(tensors_of(self.model(x, mode='tensor')))
         maps = self.model.extract_feat(x)
-        return (*(maps if hasattr(self.model, 'rpn_head') else ()), *_tensors(head(maps)))
+        return (*(maps if hasattr(self.model, 'rpn_head') else ()), *tensors_of(head(maps)))
 
 
 def relative_difference(outputs: object, expected: object) -> float:
@@ -89,11 +91,11 @@ def relative_difference(outputs: object, expected: object) -> float:
     Raises:
         ValueError: Their structures or shapes differ.
     """
-    pairs = list(zip(_tensors(outputs), _tensors(expected)))
-    if len(_tensors(outputs)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
+    pairs = list(zip(tensors_of(outputs), tensors_of(expected)))
+    if len(tensors_of(outputs)) != len(tensors_of(expected)) or any(a.shape != b.shape for a, b in pairs):
         raise ValueError(
-            f'outputs of shapes {[tuple(t.shape) for t in _tensors(outputs)]}, '
-            f'expected {[tuple(t.shape) for t in _tensors(expected)]}'
+            f'outputs of shapes {[tuple(t.shape) for t in tensors_of(outputs)]}, '
+            f'expected {[tuple(t.shape) for t in tensors_of(expected)]}'
         )
     return max((_relative(a.detach(), b.detach()) for a, b in pairs), default=0.0)
 
@@ -108,13 +110,14 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return difference / largest if largest else difference
 
 
-def _tensors(outputs: object) -> list[Tensor]:
+def tensors_of(outputs: object) -> list[Tensor]:
+    """The tensors of a nested output, in order."""
     if isinstance(outputs, Tensor):
         return [outputs]
     if isinstance(outputs, dict):
         outputs = list(outputs.values())
     if isinstance(outputs, (list, tuple)):
-        return [t for part in outputs for t in _tensors(part)]
+        return [t for part in outputs for t in tensors_of(part)]
     return []
 
 

@@ -134,9 +134,9 @@ def load_config(path: str, options: dict | None = None):
     return cfg
 
 
-def load_model_config(path: str, options: dict | None = None):
+def load_model_config(path: str):
     """As ``load_config``, for tools that build the model: its framework and its backbone are checked too."""
-    cfg = load_config(path, options)
+    cfg = load_config(path)
     if cfg.get('default_scope') not in ('mmdet', 'mmseg', 'mmpretrain'):
         raise UserError(f'{path}: default_scope must be mmdet, mmseg or mmpretrain, got {cfg.get("default_scope")!r}')
     if not cfg.model.get('backbone'):
@@ -263,6 +263,16 @@ def _adopt_categories(cfg) -> None:
     for node in _nodes(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(names)
+
+
+def check_target(path: str | Path) -> None:
+    """Raise ``UserError`` where a file to write has no folder, is one itself, or cannot be made."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f'there is no folder {path.parent} to write {path.name} to')
+    if path.is_dir():
+        raise UserError(f'{path} is a folder')
+    check_writable(path.parent)
 
 
 def check_writable(folder: str | Path, what: str = 'the folder', option: str = '') -> None:

@@ -79,11 +79,10 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold_before(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) -> None:
+def fold_before(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     """Let a linear layer or a 1x1 convolution take in ``scale * x + shift`` of its inputs, in place."""
     weight, scale = layer.weight.double(), scale.double().flatten()
-    if shift is not None:
-        _set_bias(layer, _bias(layer) + weight.flatten(1) @ shift.double().flatten())
+    _set_bias(layer, _bias(layer) + weight.flatten(1) @ shift.double().flatten())
     layer.weight.copy_(weight * scale.view(1, -1, *[1] * (weight.ndim - 2)))
 
 

@@ -48,8 +48,8 @@ from typing import NamedTuple, Union
 import torch
 
 import mlp_backbones
-from mlp_backbones.deployment import parse_size
-from mlp_backbones.launch import UserError, check_writable, run_tool
+from mlp_backbones.deployment import parse_size, tensors_of
+from mlp_backbones.launch import UserError, check_target, run_tool
 
 MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile')
 PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
@@ -183,20 +183,18 @@ def keywords(arguments: str, size: tuple[int, int]) -> dict:
     return kwargs
 
 
-def macs(candidate: Candidate, size: tuple[int, int]) -> float:
-    """Multiply-adds for one image, of the form that was trained."""
+def counts(candidate: Candidate, size: tuple[int, int]) -> tuple[int, float]:
+    """Parameters, and multiply-adds for one image, of the form that was trained."""
     from fvcore.nn import FlopCountAnalysis
 
-    counted = FlopCountAnalysis(candidate.build(size).eval(), torch.zeros(1, 3, *size))
-    return counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
-
-
-def tensors(outputs) -> list[torch.Tensor]:
-    return [outputs] if isinstance(outputs, torch.Tensor) else [t for part in outputs for t in tensors(part)]
+    model = candidate.build(size).eval()
+    counted = FlopCountAnalysis(model, torch.zeros(1, 3, *size))
+    parameters = sum(p.numel() for p in model.parameters())
+    return parameters, counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
 
 def step(model: torch.nn.Module, x: torch.Tensor) -> None:
-    sum(y.float().mean() for y in tensors(model(x))).backward()
+    sum(y.float().mean() for y in tensors_of(model(x))).backward()
 
 
 def peak() -> int:
@@ -268,13 +266,14 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
     rates = {half: 2 * PRODUCT**3 / t for half, t in zip(products, taken[len(runs) :])}
     rows = []
     for candidate, half, seconds in zip(candidates, halves, taken):
-        count = macs(candidate, size) * batch
+        parameters, count = counts(candidate, size)
+        count *= batch
         row = dict(
             backbone=candidate.name,
             step='training' if train else 'inference',
             size=f'{size[0]}x{size[1]}',
             batch=batch,
-            parameters=sum(p.numel() for p in candidate.build(size).parameters()),
+            parameters=parameters,
             macs=count,
             seconds=seconds,
             rate=batch / seconds,
@@ -499,11 +498,7 @@ def main() -> None:
     if args.rounds < 1 or args.batch < 1:
         raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
     for path in filter(None, (args.out, args.plot, args.page)):
-        if not Path(path).absolute().parent.is_dir():
-            raise UserError(f'there is no folder {Path(path).parent} to write {path} to')
-        if Path(path).is_dir():
-            raise UserError(f'{path} is a folder')
-        check_writable(Path(path).parent)
+        check_target(path)
     if args.plot and Path(args.plot).suffix not in ('.png', '.svg'):
         raise UserError(f'--plot takes a file that ends in .png or .svg, got {args.plot}')
     if args.loading:

@@ -4,11 +4,10 @@ Loading does not need this step: every backbone takes other libraries' names as 
 """
 
 import argparse
-import copy
 import sys
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, load_config, run_tool
+from mlp_backbones.launch import UserError, check_target, load_model_config, run_tool
 
 
 def main() -> None:
@@ -23,8 +22,7 @@ def main() -> None:
 
     from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
 
-    if not args.target.parent.is_dir():
-        raise UserError(f'there is no folder {args.target.parent} to write {args.target.name} to')
+    check_target(args.target)
     try:
         converted = convert(state_dict_of(read_checkpoint(args.source), args.source), args.backbone_only)
         print(f'{args.source}: {converted.family}, {len(converted.tensors)} tensors, names of {converted.dialect}')
@@ -39,14 +37,11 @@ def main() -> None:
 
 def check(config: str, tensors: dict) -> None:
     """Build a config's model, load the weights, and say what was not filled."""
-    from mmengine.registry import MODELS, init_default_scope
+    from mlp_backbones.zoo import build_model
 
-    cfg = load_config(config)
-    init_default_scope(cfg.default_scope)
-    model_cfg = copy.deepcopy(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(model_cfg)
+    cfg = load_model_config(config)
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg)
     whole = any(k.startswith('backbone.') for k in tensors)
     missing, unused = (model if whole else model.backbone).load_state_dict(dict(tensors), strict=False)
     if missing and not whole:

@@ -17,9 +17,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_writable, load_model_config, run_tool
+from mlp_backbones.launch import UserError, check_target, load_model_config, run_tool
 
-TOLERANCE = 1e-4  # of the largest answer
 ONNX = ('onnx', 'onnxscript', 'onnxruntime')
 
 
@@ -37,13 +36,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix not in ('.onnx', '.pt2'):
         raise UserError(f'the file to write must end in .onnx or .pt2, got {args.out}')
-    if not args.out.parent.is_dir():
-        raise UserError(f'there is no folder {args.out.parent} to write {args.out.name} to')
     if args.out.exists() and not args.force:
         raise UserError(f'{args.out} is there already; --force replaces it')
-    if args.out.is_dir():
-        raise UserError(f'{args.out} is a folder')
-    check_writable(args.out.parent)
+    check_target(args.out)
     missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if args.out.suffix == '.onnx' and missing:
         raise UserError(f'export to ONNX needs {", ".join(missing)}: pip install {" ".join(ONNX)}')
@@ -52,7 +47,7 @@ def main() -> None:
 
     from mlp_backbones import ConvMLP, reparameterize
     from mlp_backbones.backbones.base import BaseBackbone
-    from mlp_backbones.deployment import TensorModel, parse_size, relative_difference
+    from mlp_backbones.deployment import TOLERANCE, TensorModel, parse_size, relative_difference
     from mlp_backbones.zoo import build_model
 
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):

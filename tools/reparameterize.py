@@ -12,9 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_writable, load_model_config, run_tool
-
-TOLERANCE = 1e-4  # of the largest answer
+from mlp_backbones.launch import UserError, check_target, load_model_config, run_tool
 
 
 def main() -> None:
@@ -29,15 +27,11 @@ def main() -> None:
     config_out = args.out.with_suffix('.py')
     if args.out.suffix != '.pth':
         raise UserError(f'the file to write must end in .pth, got {args.out}')
-    if not args.out.parent.is_dir():
-        raise UserError(f'there is no folder {args.out.parent} to write {args.out.name} to')
     inputs = {Path(p).resolve() for p in (args.config, args.checkpoint)}
     for path in (args.out, config_out):
         if path.resolve() in inputs:
             raise UserError(f'{path} is what is read; choose another name to write to')
-        if path.is_dir():
-            raise UserError(f'{path} is a folder')
-    check_writable(args.out.parent)
+        check_target(path)
     there = [str(p) for p in (args.out, config_out) if p.exists()]
     if there and not args.force:
         raise UserError(f'{" and ".join(there)} there already; --force replaces')
@@ -47,7 +41,7 @@ def main() -> None:
     from mlp_backbones import reparameterize
     from mlp_backbones.backbones.base import BaseBackbone
     from mlp_backbones.checkpoints import write_checkpoint
-    from mlp_backbones.deployment import TensorModel, parse_size, read_image, relative_difference
+    from mlp_backbones.deployment import TOLERANCE, TensorModel, parse_size, read_image, relative_difference
     from mlp_backbones.zoo import build_model
 
     cfg = load_model_config(args.config)

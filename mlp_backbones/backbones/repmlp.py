@@ -229,12 +229,10 @@ class RepMLPUnit(nn.Module):
         return x + self.drop_path(self.ffn_block(self.prebn2(x)))
 
     def switch_to_deploy(self) -> None:
-        """Fold the FFN, and the BatchNorm before it.
+        """Fold the BatchNorm before the FFN into it; block and FFN fold themselves.
 
         The other one stays: the share sets' weights are common to channels that it treats differently.
         """
-        self.repmlp_block.switch_to_deploy()
-        self.ffn_block.switch_to_deploy()
         if not isinstance(self.prebn2, nn.Identity):
             fold_before(self.ffn_block.ffn_fc1.conv, *affine_of(self.prebn2))
             self.prebn2 = nn.Identity()
