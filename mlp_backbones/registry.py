@@ -5,6 +5,8 @@ imported beforehand: mmengine imports ``<scope>.registry`` by itself. After ``im
 plain name ``type='ConvMLP'`` works as well.
 """
 
+from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
+from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
@@ -13,6 +15,10 @@ MODELS = Registry(
     parent=ROOT_MODELS,
     scope='mlp_backbones',
     locations=['mlp_backbones.backbones', 'mlp_backbones.necks'],
+)
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mlp_backbones', locations=['mlp_backbones.hooks'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mlp_backbones', locations=['mlp_backbones.datasets.sampling']
 )
 
 
