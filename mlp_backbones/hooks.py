@@ -17,6 +17,7 @@ from mmengine.dist import all_reduce, get_rank, is_distributed, is_main_process,
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
 from .checkpoints.files import PARTIAL, written_whole
 from .datasets.sampling import ResumableBatchSampler, seed_everything
@@ -279,6 +280,18 @@ class InterruptHook(Hook):
         with written_whole(os.path.join(runner.work_dir, 'last_checkpoint')) as partial:
             partial.write_text(path)
         print(f'\nStopped after iteration {runner.iter + 1}: {path}. Go on with --resume.', file=sys.stderr, flush=True)
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Compiles the backbone with ``torch.compile``. mmengine's own ``compile`` takes the whole training step, in which
+    detectors change their shapes all the time and torch 2.10 fails on mixup.
+    """
+
+    def before_train(self, runner) -> None:
+        backbone = (runner.model.module if is_model_wrapper(runner.model) else runner.model).backbone
+        backbone.forward = torch.compile(backbone.forward)
+        runner.logger.info('The backbone is compiled: the first iterations take longer.')
 
 
 @master_only

@@ -104,7 +104,7 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
             _check_weights(init_cfg['checkpoint'], 'model.backbone.init_cfg.checkpoint')
     if cfg.get('load_from'):
         _check_weights(cfg.load_from, 'load_from')
-    # So long the processes wait for one another; a process that dies is noticed at once, a machine that vanishes is not.
+    # Seconds that processes wait for one another. One that dies is noticed at once, a machine that vanishes is not.
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', dict(backend='nccl')).setdefault('timeout', 600)
     _adapt_to_device(cfg)
     return cfg
@@ -304,8 +304,8 @@ def _set_precision(cfg, amp: str | None) -> None:
         wrapper['dtype'] = ('bfloat16' if needs_bfloat16 else 'float16') if amp == 'auto' else amp
     if wrapper.get('type') == 'AmpOptimWrapper' and needs_bfloat16 and wrapper.get('dtype') != 'bfloat16':
         raise UserError(
-            'ResMLP overflows in float16: its authors train it in float32, and bfloat16 is fine too. Use --amp bfloat16, '
-            "or optim_wrapper.dtype='bfloat16' in the config"
+            'ResMLP overflows in float16: its authors train it in float32, and bfloat16 is fine too. '
+            "Use --amp bfloat16, or optim_wrapper.dtype='bfloat16' in the config"
         )
 
 

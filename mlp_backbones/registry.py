@@ -8,6 +8,7 @@ plain name ``type='ConvMLP'`` works as well.
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -20,6 +21,7 @@ HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mlp_backbones', locations=['m
 DATA_SAMPLERS = Registry(
     'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mlp_backbones', locations=['mlp_backbones.datasets.sampling']
 )
+STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mlp_backbones', locations=['mlp_backbones.strategies'])
 
 
 def register_model(cls: type) -> type:

@@ -44,7 +44,9 @@ class Run:
         self.log.unlink(missing_ok=True)
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload(['preloaded'])
-        self.process = context.Process(target=_train, args=(arguments, str(cwd), str(self.log), limit, [path] if path else []))
+        self.process = context.Process(
+            target=_train, args=(arguments, str(cwd), str(self.log), limit, [path] if path else [])
+        )
         self.process.start()
 
     @property

@@ -273,7 +273,8 @@ def test_nan_stops(by_epoch):
     config = by_epoch.folder / 'nan.py'
     config.write_text(
         f"_base_ = '{by_epoch.config}'\n"
-        "param_scheduler = [dict(type='StepLR', step_size=1, gamma=1e34)]\n"  # good in the first epoch, absurd in the second
+        # Good in the first epoch, absurd in the second.
+        "param_scheduler = [dict(type='StepLR', step_size=1, gamma=1e34)]\n"
         'optim_wrapper = dict(clip_grad=None)\n'
     )
     run = by_epoch.start('nan', config=config)
@@ -292,7 +293,9 @@ def test_interrupt_saves(case, number):
     run.kill(number)  # the workers get it too, as from a terminal
     assert run.wait() == 130
     gone(run.process.pid)
-    done = int(re.search(r'Stopped after iteration (\d+): .*interrupted_iter_\1.pth. Go on with --resume', run.printed)[1])
+    done = int(
+        re.search(r'Stopped after iteration (\d+): .*interrupted_iter_\1.pth. Go on with --resume', run.printed)[1]
+    )
     assert done >= 9 and (case.folder / work / f'interrupted_iter_{done}.pth').exists()
     run = case.start(work, '--resume')
     assert run.wait() == 0 and f'interrupted_iter_{done}.pth' in run.printed

@@ -16,7 +16,7 @@ def main() -> None:
     )
     parser.add_argument('--accumulate', type=int, metavar='N', help='update the weights after every N iterations')
     parser.add_argument('--sync-bn', action='store_true', help='BatchNorm statistics over all GPUs')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the training step')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate from the recipe's batch to this run's"
     )
@@ -37,12 +37,12 @@ def main() -> None:
         options['optim_wrapper.accumulative_counts'] = args.accumulate
     if args.sync_bn:
         options['sync_bn'] = 'torch'
-    if args.compile:
-        options['compile'] = True
     if args.auto_scale_lr:
         options['auto_scale_lr.enable'] = True
     args.cfg_options = options
     cfg = prepare(args, train=True, amp=args.amp)
+    if args.compile:
+        cfg.custom_hooks.append(dict(type='mlp_backbones.CompileHook'))
     if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
         raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
     build_runner(cfg).train()
