@@ -4,10 +4,10 @@ The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmse
 """
 
 import argparse
+import contextlib
 import datetime
 import difflib
 import importlib
-import json
 import os
 import re
 import sys
@@ -16,7 +16,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .datasets.files import DataError
 from .environment import MissingDependency, require
+
+LARGE = 64 << 20  # bytes of an annotation file that takes over a second to check; COCO's is half a gigabyte
 
 
 class UserError(Exception):
@@ -31,7 +34,7 @@ def run_tool(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except (UserError, MissingDependency) as error:
+    except (UserError, DataError, MissingDependency) as error:
         return _fail(str(error))
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
@@ -93,6 +96,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
     _check_backbone(cfg)
     _check_data(cfg, train)
     _adopt_categories(cfg)
+    _check_annotations(cfg, train)
+    _faulty_files(cfg)
     check_writable(cfg.work_dir, 'the work dir', '--work-dir')
     if train:
         _set_precision(cfg, amp)
@@ -211,6 +216,19 @@ def _datasets(cfg, train: bool) -> Iterator[tuple[str, dict]]:
                 yield name, node
 
 
+def data_of(cfg) -> list[tuple[str, dict]]:
+    """('train', 'val' or 'test', settings) of every dataset of a config, with a user's own classes taken over.
+
+    Raises:
+        UserError: A folder or a file that the settings name is not there.
+    """
+    for train in (True, False):
+        _check_data(cfg, train)
+    with contextlib.suppress(UserError):  # annotations that cannot be read: whoever reads them says so
+        _adopt_categories(cfg)
+    return [(loader.split('_')[0], node) for train in (True, False) for loader, node in _datasets(cfg, train)]
+
+
 def _check_data(cfg, train: bool) -> None:
     """Draw the shapes set where it is the config's default, and refuse folders and files that are not there."""
     shapes = cfg.get('shapes')
@@ -256,11 +274,12 @@ def _adopt_categories(cfg) -> None:
     if not paths:
         return
     path = min(paths, key=os.path.getsize)  # any of them tells; COCO's training file is half a gigabyte
+    from .datasets.coco import category_names, read_json
+
     try:
-        categories = json.loads(Path(path).read_text())['categories']
-        names = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is not a COCO annotation file: {type(error).__name__}: {error}') from error
+        names = tuple(category_names(read_json(path)))
+    except DataError as error:
+        raise UserError(f'{path} is not a COCO annotation file: {error}') from error
     if not names:
         raise UserError(f'{path} has no categories')
     known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
@@ -272,6 +291,34 @@ def _adopt_categories(cfg) -> None:
     for node in _nodes(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(names)
+
+
+def _annotation_errors(dataset: dict, scope: str, most: int | None = None) -> str:
+    """What is wrong with the annotation file of a dataset, in words; empty where nothing is."""
+    from .datasets.annotations import annotation_file, annotation_findings
+
+    errors = [f'  {f}' for f in annotation_findings(dataset, scope, most) if f.level == 'error']
+    return '\n'.join([f'{annotation_file(dataset)} cannot be used:', *errors]) if errors else ''
+
+
+def _check_annotations(cfg, train: bool) -> None:
+    """Refuse annotation files that a framework would fail on, or learn something wrong from.
+
+    Of files over ``LARGE`` only the ends are read here; they are checked when a framework does not take them.
+    """
+    for loader, dataset in _datasets(cfg, train) if cfg.get('check_annotations', True) else ():
+        if errors := _annotation_errors(dataset, cfg.get('default_scope') or 'mmengine', LARGE):
+            raise UserError(
+                f'{loader}: {errors}\nMend the file; or start all the same with --cfg-options check_annotations=False.'
+            )
+
+
+def _faulty_files(cfg) -> int | None:
+    """How many files that cannot be read training may pass over, as set in the config; None is the default."""
+    limit = cfg.get('max_faulty_files')
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise UserError(f'max_faulty_files is a number of files, 0 or more, got {limit!r}')
+    return limit
 
 
 def check_target(path: str | Path) -> None:
@@ -407,4 +454,12 @@ def build_runner(cfg):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    from .datasets.faults import guard
+
+    def explain(dataloader) -> str:
+        nodes = [n for n in _nodes(dataloader) if 'type' in n and 'pipeline' in n]
+        return '\n'.join(filter(None, (_annotation_errors(n, cfg.get('default_scope') or 'mmengine') for n in nodes)))
+
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    guard(runner, _faulty_files(cfg), explain)
+    return runner

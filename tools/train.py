@@ -27,6 +27,9 @@ def main() -> None:
         metavar='CHECKPOINT',
         help="go on from CHECKPOINT, or from the work dir's newest one",
     )
+    parser.add_argument(
+        '--strict-data', action='store_true', help='stop at the first file that cannot be read, instead of passing over'
+    )
     args = parser.parse_args()
     options = dict(args.cfg_options or {})
     if args.resume:
@@ -39,6 +42,8 @@ def main() -> None:
         options['sync_bn'] = 'torch'
     if args.auto_scale_lr:
         options['auto_scale_lr.enable'] = True
+    if args.strict_data:
+        options['max_faulty_files'] = 0
     args.cfg_options = options
     cfg = prepare(args, train=True, amp=args.amp)
     if args.compile:
