@@ -109,14 +109,13 @@ def _check_categories(entries: list[dict], classes: Sequence[str] | None, found:
     if classes and categories:
         names = [n for n in categories.values() if n in classes]
         missing = [c for c in classes if c not in names]
-        if missing:
+        if not names:
+            have = listed(list(categories.values()))
+            found.add(f'none of the {len(classes)} classes of the dataset is there; the file has {have}')
+        elif missing or names != list(classes):
+            what = f'there is no category for {len(missing)} of' if missing else 'another order than that of'
             found.add(
-                f'no category for {len(missing)} of the {len(classes)} classes of the dataset, so that labels would be '
-                f'counted wrongly: {listed(missing)}; the file has {listed(list(categories.values()))}'
-            )
-        elif names != list(classes):
-            found.add(
-                "categories in another order than the dataset's classes: labels follow the file, names the config",
+                f"{what} the dataset's {len(classes)} classes: labels follow the file, names the config",
                 level='warning',
             )
         for name in categories.values():
