@@ -19,7 +19,7 @@ from pathlib import Path
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
-LARGE = 64 << 20  # bytes of an annotation file that takes over a second to check; COCO's is half a gigabyte
+LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
 
 
 class UserError(Exception):

@@ -24,7 +24,7 @@ from mlp_backbones.launch import UserError, _faulty_files
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
-    'coco': 'detection/maskrcnn_convmlp_s_fpn_shapes.py',
+    'coco': 'detection/retinanet_convmlp_s_fpn_shapes.py',
     'ade': 'segmentation/fpn_convmlp_s_shapes.py',
     'imagenet': 'classification/convmlp_s_shapes.py',
 }
@@ -66,7 +66,8 @@ def scope():
 
 def dataset(folder, wrapper=None, **settings):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
-    inner = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, **settings)
+    # Unserialized, for mmengine's serialisation collects garbage each time, which takes a while beside torch.
+    inner = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, serialize_data=False, **settings)
     return wrapper(inner) if wrapper else inner
 
 

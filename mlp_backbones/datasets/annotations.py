@@ -76,7 +76,7 @@ def check_list(path: str | os.PathLike, labelled: bool, num_classes: int | None 
     """What is wrong with a text file that names a sample on each line, with its label at the end or without."""
     found = Findings()
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_bytes().decode().removesuffix('\n').split('\n')  # as mmengine does
     except (OSError, UnicodeDecodeError) as error:
         found.add(f'is no list in text: {error}')
         return found.list()
