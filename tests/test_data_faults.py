@@ -407,7 +407,7 @@ def test_training_passes_over_bad_files(name, data, tmp_path):
     cut(image)
     code, said = tool('test.py', config, checkpoint, '--work-dir', 't', *settings, cwd=tmp_path)
     assert code == 1 and f'error: {image}: ' in said and 'Evaluation passes over nothing' in said
-    assert 'Traceback' not in said
+    assert 'Traceback' not in said, said[-3000:]
 
 
 @pytest.mark.slow
