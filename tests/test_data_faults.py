@@ -407,7 +407,8 @@ def test_training_passes_over_bad_files(name, data, tmp_path):
     cut(image)
     code, said = tool('test.py', config, checkpoint, '--work-dir', 't', *settings, cwd=tmp_path)
     assert code == 1 and f'error: {image}: ' in said and 'Evaluation passes over nothing' in said
-    assert 'Traceback' not in said, said[-3000:]
+    # What a worker of the dataloader prints when it is ended, rarely and after the message, is torch's.
+    assert 'Traceback' not in said.split('error: ')[0], said[-3000:]
 
 
 @pytest.mark.slow
@@ -416,7 +417,8 @@ def test_strict_data(data, tmp_path):
     config = ROOT / 'configs' / CONFIGS['imagenet']
     settings = ['--work-dir', 'w', '--cfg-options', *options(data / 'imagenet')]
     code, said = tool('train.py', config, '--strict-data', *settings, cwd=tmp_path)
-    assert code == 1 and 'Traceback' not in said and str(data / 'imagenet/train') in said.rsplit('error: ', 1)[1]
+    before, message = said.split('\nerror: ')
+    assert code == 1 and 'Traceback' not in before and message.startswith(str(data / 'imagenet/train'))
 
 
 @pytest.mark.slow
