@@ -35,18 +35,19 @@ def run_tool(main: Callable[[], None]) -> int:
     try:
         main()
     except (UserError, DataError, MissingDependency) as error:
-        return _fail(str(error))
+        return _fail(error)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
         last = traceback.extract_tb(error.__traceback__)[-1]
         if Path(__file__).parent not in Path(last.filename).parents:
             raise
-        return _fail(str(error))
+        return _fail(error)
     return 0
 
 
-def _fail(message: str) -> int:
-    print(f'\nerror: {message}', file=sys.stderr, flush=True)
+def _fail(error: Exception) -> int:
+    print(f'\nerror: {error}', file=sys.stderr, flush=True)
+    traceback.clear_frames(error.__traceback__)  # ends the workers of a dataloader now, rather than somehow at exit
     return 1
 
 
