@@ -256,7 +256,7 @@ class BaseBackbone(BaseModule):
         """Whether a tensor belongs to a block behind the last one that this arch has."""
         module: nn.Module = self
         for depth, part in enumerate(name.split('.')):
-            if isinstance(module, nn.ModuleList) and part.isdigit() and int(part) >= len(module):
+            if isinstance(module, nn.ModuleList) and part.isdecimal() and int(part) >= len(module):
                 # The outermost list may be shorter than the arch: out_indices needs no more.
                 return depth > 1 or int(part) >= self.num_stages
             if part not in module._modules:

@@ -149,8 +149,9 @@ class IsotropicBackbone(BaseBackbone):
                 continue
             if weight.shape == module.weight.shape:
                 continue
-            side = math.isqrt(weight.shape[0])
-            if weight.shape != (side * side, side * side):
+            side = math.isqrt(weight.shape[0]) if weight.ndim else 0
+            fits = weight.shape == (side * side, side * side) and tensors[bias].shape[:1] == (side * side,)
+            if not side or not fits or tensors[bias].ndim > 2:
                 raise CheckpointError(
                     f'{name}.weight is of shape {tuple(weight.shape)}: not the weights of a square token grid, '
                     f'so they cannot be taken to the {self.grid[0]}x{self.grid[1]} grid of img_size={self.img_size}'
