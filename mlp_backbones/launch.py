@@ -145,6 +145,7 @@ def load_config(path: str, options: dict | None = None):
     scope = cfg.get('default_scope')
     if scope in ('mmdet', 'mmseg', 'mmpretrain'):
         require(scope)
+    _check_kinds(cfg, path)
     _spread_data_root(cfg, defaults)
     return cfg
 
@@ -158,6 +159,27 @@ def load_model_config(path: str):
         raise UserError(f'the model of {path} has no backbone')
     _check_backbone(cfg)
     return cfg
+
+
+def _check_kinds(cfg, path: str) -> None:
+    """Refuse settings of another kind than what is checked before a run takes them for; None is as good as absent."""
+    loaders = [key for key in cfg if key.endswith('_dataloader')]
+    wanted = [((key,), dict) for key in ('model', 'optim_wrapper', 'shapes', *loaders) if key in cfg]
+    wanted += [((key,), str) for key in ('data_root', 'load_from', 'work_dir') if key in cfg]
+    wanted += [(('model', 'backbone'), dict), (('shapes', 'root'), str), (('shapes', 'task'), str)]
+    settings = [(cfg, keys, kind) for keys, kind in wanted]
+    settings += [(n, (k,), str) for n in _nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
+    for node, keys, kind in settings:
+        value = node
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict | type(cfg)) else None
+        if not isinstance(value, kind | None):
+            name, needed = '.'.join(keys), 'a dict' if kind is dict else 'a text'
+            raise UserError(f'{path}: {name} must be {needed}, got {value!r:.200}')
+    if cfg.model is None:
+        raise UserError(f'{path}: model must be a dict, got None')
+    if cfg.get('shapes') and not all(cfg.shapes.get(key) for key in ('root', 'task')):
+        raise UserError(f'{path}: shapes needs a root and a task, got {dict(cfg.shapes)}')
 
 
 def _nodes(value) -> Iterator[dict]:
@@ -249,7 +271,7 @@ def _check_data(cfg, train: bool) -> None:
         paths += [os.path.join(root, p) for p in prefixes if isinstance(p, str)]
         if str(dataset['type']).endswith('ImageNet') and dataset.get('split'):
             paths.append(os.path.join(root, dataset['split']))
-        lost = [p for p in paths if p and '://' not in p and not Path(p).exists()]
+        lost = [p for p in paths if p and '://' not in p and not os.path.exists(p)]
         if lost:
             wanted = '\n'.join(f'  {"missing" if p in lost else "there  "}  {p}' for p in dict.fromkeys(paths) if p)
             raise UserError(
@@ -407,7 +429,7 @@ def _check_weights(source: str, setting: str) -> None:
     if '.init_cfg' in setting:
         help_ += f', or train from scratch with --cfg-options {setting.rsplit(".", 1)[0]}=None'
     if '://' not in source:
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
         return
     if source.startswith(('http://', 'https://')):

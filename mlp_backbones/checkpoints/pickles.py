@@ -1,8 +1,9 @@
 """Checkpoints that are pickles, PyTorch's and PaddlePaddle's, read without running them.
 
 A pickle is a program. ``pickle.Unpickler`` can be told which names it may look up, but a few bytes still make it fill
-the memory, hash a key for ever or set attributes of what it looked up, and torch's readers are built upon it. ``Machine``
-takes the operations one by one instead and carries out those that make numbers, text, containers, arrays and tensors.
+the memory, hash a key for ever or set attributes of what it looked up, and torch's readers are built upon it.
+``Machine`` takes the operations one by one instead and carries out those that make numbers, text, containers, arrays
+and tensors.
 """
 
 import io
