@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_OPERATIONS = 10_000_000  # of a pickle; a model of a thousand tensors, with its optimizer's, takes 0.2 million
+MOST_OPERATIONS = 4_000_000  # of a pickle; a model of a thousand tensors, with its optimizer's, takes 0.2 million
 MAGIC = 0x1950A86A20F9469CFC6C  # what a file of torch before 1.6 starts with
 LITERALS = {
     *('BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT', 'INT', 'LONG', 'FLOAT'),
@@ -286,11 +286,11 @@ class Machine:
         dtype = STORAGES[kind.path]
         return _Storage(self.storage(key, dtype, _sizes([count])[0]), dtype)
 
-    @staticmethod
-    def _tensor(storage: Any, offset: Any, sizes: Any, strides: Any, *more: Any) -> Tensor:
+    def _tensor(self, storage: Any, offset: Any, sizes: Any, strides: Any, *more: Any) -> Tensor:
         """More are ``requires_grad``, hooks and, of version 3, the dtype."""
         if not isinstance(storage, _Storage):
             raise CheckpointError('would make a tensor of something else than numbers')
+        self.spend(1 << 10)  # the object
         dtype = next((m for m in more if isinstance(m, torch.dtype)), storage.dtype)
         # Checked against what there is; torch's own way would let the storage grow.
         return storage.content.view(dtype).as_strided(_sizes(sizes), _sizes(strides), *_sizes([offset]))
