@@ -150,6 +150,26 @@ def load_config(path: str, options: dict | None = None):
     return cfg
 
 
+def find_config(name: str) -> tuple[str, dict]:
+    """The config that a path or a name of the zoo leads to.
+
+    Returns:
+        tuple[str, dict]: Its path, and the zoo's entry, which is empty for a path.
+
+    Raises:
+        UserError: There is no such name; close ones are named.
+    """
+    from .zoo import ROOT, get_entry
+
+    if name.endswith('.py') or os.path.sep in name:
+        return name, {}
+    try:
+        entry = get_entry(name)
+    except ValueError as error:
+        raise UserError(f'{error} (The path of a config ends in .py.)') from error
+    return str(ROOT / entry['Config']), entry
+
+
 def load_model_config(path: str):
     """As ``load_config``, for tools that build the model: its framework and its backbone are checked too."""
     cfg = load_config(path)
