@@ -168,24 +168,30 @@ class Predictor:
             logger.setLevel(level)
 
     @staticmethod
-    def build(name: str, weights: Optional[str] = None, device: Optional[str] = None) -> 'Predictor':
+    def build(
+        name: str, weights: Optional[str] = None, device: Optional[str] = None, whole: bool = True
+    ) -> 'Predictor':
         """The predictor of a model.
 
         Args:
             name (str): Of the zoo, or the path of a config.
-            weights (str, optional): A file or URL, in any dialect. Defaults to those that the zoo names.
+            weights (str, optional): A file or URL, in any dialect, or 'none' for random ones. Defaults to those that
+                the zoo names.
             device (str, optional): Defaults to the GPU where there is one.
+            whole (bool): Refuse weights that do not fill the whole model. Defaults to True; else the backbone must be.
 
         Raises:
             UserError: There is no such model, no weights, or no such device.
-            CheckpointError: The weights do not fill the whole model.
+            CheckpointError: The weights do not fill the model.
         """
         device = device_of(device)
         path, entry = find_config(name)
         cfg = load_model_config(path)
         weights = weights or find_weights(name, entry)
-        model = build_model(cfg, weights, strict=True).to(device)
-        classes, palette = _meta(cfg, model, read_checkpoint(weights))
+        cfg.model.backbone.init_cfg = None
+        content = {} if weights == 'none' else read_checkpoint(weights)
+        model = build_model(cfg, None if weights == 'none' else weights, strict=whole).to(device)
+        classes, palette = _meta(cfg, model, content)
         return PREDICTORS[cfg.default_scope](cfg, model, classes, palette)
 
     def _inferencer(self):
@@ -193,8 +199,35 @@ class Predictor:
 
     def predict(self, images: Sequence[np.ndarray]) -> list:
         """The hosts' data samples of a batch of images."""
+        return list(self.inferencer.forward(self._data(images)))
+
+    def _data(self, images: Sequence[np.ndarray]) -> dict[str, Any]:
+        """A batch, out of the config's test pipeline."""
         (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
-        return list(self.inferencer.forward(data))
+        return data
+
+    def inputs(self, image: np.ndarray, size: Optional[tuple[int, int]] = None) -> torch.Tensor:
+        """An image as the model gets it, (1, 3, H, W), normalised.
+
+        Args:
+            image (np.ndarray): (H, W, 3), BGR, uint8.
+            size (tuple[int, int], optional): Height and width in pixels to resize it to. Defaults to what the config's
+                test pipeline does.
+        """
+        import cv2
+
+        if size is None:
+            return self.model.data_preprocessor(self._data([image]))['inputs']
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        return self.model.data_preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))['inputs']
+
+    def seen(self, inputs: torch.Tensor) -> np.ndarray:
+        """The image that ``inputs`` came from, as (H, W, 3), RGB, uint8."""
+        preprocessor = self.model.data_preprocessor
+        settings = self.cfg.model.get('data_preprocessor') or self.cfg.get('data_preprocessor') or {}
+        image = (inputs[:1] * preprocessor.std + preprocessor.mean)[0].permute(1, 2, 0)
+        image = image.clamp(0, 255).round().byte().cpu().numpy()
+        return image if settings.get('bgr_to_rgb') or settings.get('to_rgb') else image[..., ::-1]
 
     def draw(self, image: np.ndarray, sample, score: float = 0.3) -> np.ndarray:
         """A prediction drawn over its image, BGR, detections from ``score`` up.
@@ -261,9 +294,9 @@ class Detector(Predictor):
 
         return Inferencer(self.cfg, device=str(next(model.parameters()).device))
 
-    def predict(self, images: Sequence[np.ndarray]) -> list:
+    def _data(self, images: Sequence[np.ndarray]) -> dict[str, Any]:
         ((_, data),) = self.inferencer.preprocess(list(images), batch_size=len(images))
-        return list(self.inferencer.forward(data))
+        return data
 
     def _options(self, score: float) -> dict[str, Any]:
         return dict(pred_score_thr=score)
