@@ -23,7 +23,7 @@ from .zoo import build_model, list_models
 
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
-LEGIBLE = 400  # pixels of the shorter side of a picture with labels
+LEGIBLE = 600  # pixels of the shorter side of a picture with labels
 NOT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of the numbers 1 to 90, those that no category has
 
 
@@ -292,7 +292,13 @@ class Detector(Predictor):
             def _init_model(self, *args, **kwargs):
                 return model  # filled already, with the class names that belong to it
 
-        return Inferencer(self.cfg, device=str(next(model.parameters()).device))
+        inferencer = Inferencer(self.cfg, device=str(next(model.parameters()).device))
+        write = inferencer.visualizer.draw_texts
+        # The labels of small boxes would be too small to read.
+        inferencer.visualizer.draw_texts = lambda *args, font_sizes=0, **kwargs: write(
+            *args, font_sizes=max(font_sizes, 12), **kwargs
+        )
+        return inferencer
 
     def _data(self, images: Sequence[np.ndarray]) -> dict[str, Any]:
         ((_, data),) = self.inferencer.preprocess(list(images), batch_size=len(images))

@@ -143,8 +143,9 @@ def cam(args) -> None:
 def class_number(text: str, classes: list[str]) -> int:
     import difflib
 
-    if text in classes:
-        return classes.index(text)
+    for i, names in enumerate(classes):
+        if text == names or text in names.split(', '):  # ImageNet's classes have several
+            return i
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
     close = difflib.get_close_matches(text, classes, 3, 0.4) or classes[:5]
@@ -187,7 +188,7 @@ def erf(args) -> None:
             generator = torch.Generator().manual_seed(0)
             inputs = [torch.randn(1, 3, *own, generator=generator) for _ in range(args.num)]
         rows[label] = [
-            dict(title=title, image=field**0.3, cmap='magma', note=f'half of it in {side_of(field, 0.5)} pixels')
+            dict(title=title, image=field**0.3, cmap='magma', note=f'half of it within {side_of(field, 0.5)} px')
             for title, field in receptive_fields(predictor.model.backbone, inputs).items()
         ]
     gallery(args.out, rows)
