@@ -7,7 +7,7 @@ from .deployment import TensorModel, tensors_of
 from .launch import _nodes
 
 
-def tested_size(cfg) -> tuple[int, int]:
+def input_size(cfg) -> tuple[int, int]:
     """Height and width, in pixels, of the images that a config tests with: its crop, else what it resizes to.
 
     Detection and segmentation resize to fit into (longer, shorter); an image of just that shape is meant, padded as the

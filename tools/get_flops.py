@@ -29,13 +29,13 @@ def main() -> None:
         raise UserError(f'--depth must not be negative, got {args.depth}')
 
     from mlp_backbones import reparameterize
-    from mlp_backbones.complexity import count, tested_size
+    from mlp_backbones.complexity import count, input_size
     from mlp_backbones.zoo import build_model
 
     path, _ = find_config(args.model)
     cfg = load_model_config(path)
     cfg.model.backbone.init_cfg = None
-    shape = (args.shape[0], args.shape[-1]) if args.shape else tested_size(cfg)
+    shape = (args.shape[0], args.shape[-1]) if args.shape else input_size(cfg)
     model = build_model(cfg)
     if args.deploy:
         model = reparameterize(model, inplace=True)

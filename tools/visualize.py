@@ -170,7 +170,7 @@ def erf(args) -> None:
     """Effective receptive field: the gradient of the centre of each stage's map, averaged over inputs."""
     import torch
 
-    from mlp_backbones.complexity import tested_size
+    from mlp_backbones.complexity import input_size
     from mlp_backbones.inference import list_pictures, read_pictures
     from mlp_backbones.visualization import gallery, receptive_fields, side_of
 
@@ -181,7 +181,7 @@ def erf(args) -> None:
         images = [p.image for p, _ in zip((p for p in pictures if p.image is not None), range(args.num))]
     rows = {}
     for label, predictor in models(args).items():
-        own = size or tested_size(predictor.cfg)
+        own = size or input_size(predictor.cfg)
         if images:
             inputs = [predictor.inputs(image, own) for image in images]
         else:
