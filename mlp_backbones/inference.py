@@ -261,7 +261,7 @@ class Predictor:
 class Classifier(Predictor):
     def _inferencer(self):
         steps = self.cfg.test_dataloader.dataset.pipeline
-        self.mixed = any('Crop' in step['type'] for step in steps)  # which leaves one size
+        self.mixed = any('Crop' in str(step['type']) for step in steps)  # which leaves one size
         apis = importlib.import_module('mmpretrain.apis')
         return apis.ImageClassificationInferencer(self.model, classes=self.classes)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,12 @@ import pytest
 import torch
 from families import FAMILIES, ISOTROPIC, tiny
 from test_configs import CONFIGS
-from test_inference import PAGES, blocks, image, publish, save_weights
+from test_inference import PAGES, ROOT, blocks, image, publish, save_weights
+from test_train import options, run
 from torch import nn
 
 from mlp_backbones import ConvMLP, RepMLP, ResMLP, visualization
+from mlp_backbones.checkpoints import files
 from mlp_backbones.complexity import count, input_size
 from mlp_backbones.launch import UserError, load_model_config
 from mlp_backbones.visualization import class_activation, receptive_fields, stage_maps
@@ -259,6 +262,25 @@ def test_tensorboard_that_is_not_installed(run_script, monkeypatch):
 
 
 @pytest.mark.slow
+def test_tensorboard(shapes, tmp_path, run_script):
+    pytest.importorskip('tensorboard')
+    config = ROOT / 'configs/classification/gmlp_p8_shapes.py'
+    settings = ['--cfg-options', *options('classification/gmlp_p8_shapes.py', shapes)]
+    train = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', 'work', '--tensorboard', *settings]
+    run(*train, cwd=tmp_path)
+    (events,) = (tmp_path / 'work').rglob('events.out.tfevents*')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(str(events)).Reload()
+    log = next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()
+    losses = [row['loss'] for row in map(json.loads, log) if 'loss' in row]
+    assert [e.value for e in curves.Scalars('loss')] == pytest.approx(losses)
+    assert 'accuracy/top1' in curves.Tags()['scalars']
+    code, said = run_script('plot_logs.py', tmp_path / 'work', '--out', tmp_path / 'x.svg')
+    assert code == 0 and 'accuracy/top1' in log[-1] and '<svg' in (tmp_path / 'x.svg').read_text()
+
+
+@pytest.mark.slow
 class TestTool:
     @pytest.fixture(scope='class')
     def home(self, tmp_path_factory):
@@ -276,13 +298,14 @@ class TestTool:
     )
     def test_commands_of_the_page(self, command, home, run_script, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(home / 'cache'))
+        monkeypatch.setattr(files, 'check_hash', lambda *args: None)  # these are not the published weights
         monkeypatch.chdir(home)
         words = command.split()
         code, said = run_script(words[1].removeprefix('tools/'), *words[2:])
         assert code == 0, said
         if '--out' in words:
             picture = cv2.imread(words[words.index('--out') + 1])
-            assert min(picture.shape[:2]) > 300 and picture.std() > 10
+            assert min(picture.shape[:2]) > 200 and picture.std() > 10
         else:
             assert '100.0%' in said
         assert ('random weights' in said) == ('configs/classification' in command)

@@ -47,6 +47,8 @@ def main() -> None:
 
     paths = list_pictures(args.source)
     predictor = Predictor.build(args.model, args.weights, args.device)
+    if args.weights == 'none':
+        print('random weights: the predictions mean nothing')
     check_writable(args.out, 'the folder', '--out')
 
     def write(folder: str, name: str, image) -> str:
