@@ -23,7 +23,7 @@ from .zoo import build_model, list_models
 
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
-LEGIBLE = 600  # pixels of the shorter side of a picture with labels
+SMALL = 300  # pixels: a picture whose shorter side is less is enlarged, to twice that at least
 NOT_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of the numbers 1 to 90, those that no category has
 
 
@@ -236,8 +236,9 @@ class Predictor:
         """
         import cv2
 
-        zoom = -(-LEGIBLE // min(image.shape[:2]))
-        if zoom > 1:
+        side = min(image.shape[:2])
+        if side < SMALL:
+            zoom = -(-2 * SMALL // side)
             image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
             sample = self._enlarged(copy.deepcopy(sample), zoom)
         return self._draw(np.ascontiguousarray(image[..., ::-1]), sample, score)[..., ::-1]
@@ -253,7 +254,7 @@ class Predictor:
     def _options(self, score: float) -> dict[str, Any]:
         return {}
 
-    def record(self, image: np.ndarray, sample) -> Union[dict[str, Any], list[dict[str, Any]]]:
+    def record(self, sample) -> Union[dict[str, Any], list[dict[str, Any]]]:
         """A prediction as it is written to JSON: what is said of an image, or a list of what is in it."""
         raise NotImplementedError
 
@@ -270,7 +271,7 @@ class Classifier(Predictor):
             self.inferencer.visualizer = importlib.import_module('mmpretrain.visualization').UniversalVisualizer()
         return self.inferencer.visualizer.visualize_cls(image, sample, classes=self.classes, draw_gt=False)
 
-    def record(self, image: np.ndarray, sample) -> dict[str, Any]:
+    def record(self, sample) -> dict[str, Any]:
         scores, labels = sample.pred_score.cpu().topk(min(5, len(self.classes)))
         best = [
             dict(label=i, name=self.classes[i], score=round(s, 6)) for i, s in zip(labels.tolist(), scores.tolist())
@@ -314,7 +315,7 @@ class Detector(Predictor):
             found.masks = found.masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
         return sample
 
-    def record(self, image: np.ndarray, sample) -> list[dict[str, Any]]:
+    def record(self, sample) -> list[dict[str, Any]]:
         found = self.inferencer.pred2dict(sample)
         results = []
         for i, (x1, y1, x2, y2) in enumerate(found['bboxes']):
@@ -353,7 +354,7 @@ class Segmentor(Predictor):
         """The class of every pixel, (H, W), uint8."""
         return sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
 
-    def record(self, image: np.ndarray, sample) -> dict[str, Any]:
+    def record(self, sample) -> dict[str, Any]:
         labels, counts = np.unique(self.index_map(sample), return_counts=True)
         order = np.argsort(-counts)
         share = counts / counts.sum()

@@ -77,7 +77,7 @@ def main() -> None:
             about = dict(file_name=picture.file, **({'frame': picture.frame} if picture.frame else {}))
             if not args.no_pictures:
                 write('pictures', f'{picture.name}.jpg', predictor.draw(picture.image, sample, args.score))
-            record = predictor.record(picture.image, sample)
+            record = predictor.record(sample)
             if isinstance(predictor, Detector):
                 number = int(picture.name) if numbered else seen
                 results += [dict(image_id=number, **about, **found) for found in record]
