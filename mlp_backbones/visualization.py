@@ -214,7 +214,7 @@ def kernel_mosaic(kernels: Tensor) -> Tensor:
     return padded.permute(0, 2, 1, 3).reshape(rows * (rows + 1), columns * (columns + 1))[:-1, :-1]
 
 
-def gallery(path: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
+def gallery(path: Path, rows: dict[str, list[dict[str, Any]]], side: float = 2.1) -> None:
     """Draw images in rows.
 
     Args:
@@ -222,12 +222,13 @@ def gallery(path: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
         rows (dict[str, list[dict]]): What a row is called -> its cells: ``image``, (H, W, 3) or (H, W), and ``title``;
             ``cmap`` for the colours of numbers, from 0 to 1 or, ``diverging``, around 0; ``overlay``, a map from 0 to 1
             to lay over the image; ``note``, a line below it.
+        side (float): Width of a cell in inches. Defaults to 2.1.
     """
     columns = max(map(len, rows.values()))
     heights = [max(c['image'].shape[0] / c['image'].shape[1] for c in cells) for cells in rows.values()]
-    notes = any('note' in c for cells in rows.values() for c in cells)
-    side = 2.1
-    figsize = (side * columns + 0.4, sum(side * h + (0.55 if notes else 0.35) for h in heights))
+    notes = 0.2 * any('note' in c for cells in rows.values() for c in cells)
+    width = max(side * columns, 0.095 * max(map(len, rows)))
+    figsize = (width, sum(side * h + 0.6 + notes for h in heights))
     options = dict(figsize=figsize, layout='constrained', height_ratios=heights)
     with drawn(path, len(rows), columns, **options) as (_, grid):
         for (label, cells), axes in zip(rows.items(), grid):
@@ -236,20 +237,36 @@ def gallery(path: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
                 axis.set(xticks=[], yticks=[])
                 for spine in axis.spines.values():
                     spine.set_visible(False)
-                if cell is None:
-                    continue
-                image = cell['image']
-                kwargs = dict(interpolation='nearest' if 'cmap' in cell else 'antialiased')
-                if cell.get('diverging'):
-                    numbers = image[~image.isnan()].abs().float()
-                    most = float(torch.quantile(numbers[:: len(numbers) // 1_000_000 + 1], 0.995)) or 1.0
-                    kwargs.update(vmin=-most, vmax=most)
-                elif 'cmap' in cell:
-                    kwargs.update(vmin=0, vmax=1)
-                axis.imshow(image, cmap=cell.get('cmap'), **kwargs)
-                if 'overlay' in cell:
-                    axis.imshow(cell['overlay'], cmap='turbo', alpha=0.5, vmin=0, vmax=1)
-                axis.set_title(cell['title'], fontsize=8.5, loc='center', pad=4)
-                if 'note' in cell:
-                    axis.set_xlabel(cell['note'], fontsize=7.5, labelpad=3)
-            axes[0].set_ylabel(label, fontsize=9.5, fontweight='bold', labelpad=8)
+                if cell is not None:
+                    _draw_cell(axis, **cell)
+            # The name of a row is above its first title, which makes room for it, and may be wider than its column.
+            axes[0].set_title('\n\n' + axes[0].get_title(), fontsize=8.5, loc='center', pad=4)
+            where = dict(xycoords='axes fraction', xytext=(0, 20), textcoords='offset points')
+            axes[0].annotate(label, (0, 1), fontsize=10, fontweight='bold', **where).set_in_layout(False)
+
+
+def _draw_cell(
+    axis,
+    image: Any,
+    title: str,
+    cmap: Optional[str] = None,
+    diverging: bool = False,
+    overlay: Optional[Tensor] = None,
+    note: str = '',
+) -> None:
+    kwargs: dict[str, Any] = {}
+    if cmap is not None:
+        most = 1.0
+        if diverging:
+            numbers = image[~image.isnan()].abs().float()
+            most = float(torch.quantile(numbers[:: len(numbers) // 1_000_000 + 1], 0.995)) or 1.0
+        kwargs = dict(cmap=cmap, vmin=-most if diverging else 0, vmax=most)
+        # Small numbers of pixels are made many, so that all get the same size on paper.
+        times = max(1200 // image.shape[1], 1)
+        image = image.repeat_interleave(times, 0).repeat_interleave(times, 1)
+    axis.imshow(image, **kwargs)
+    if overlay is not None:
+        axis.imshow(overlay, cmap='turbo', alpha=0.5, vmin=0, vmax=1)
+    axis.set_title(title, fontsize=8.5, loc='center', pad=4)
+    if note:
+        axis.set_xlabel(note, fontsize=7.5, labelpad=3)

@@ -70,7 +70,7 @@ def models(args) -> dict:
         label = args.names[i] if args.names else Path(name).stem
         if weights == 'none':
             print(f'{name}: random weights')
-            label += '\n(random weights)'
+            label += ' (random weights)'
         found[label if label not in found else f'{label} ({i + 1})'] = predictor
         is_ours(predictor.model, name)
     return found
@@ -163,7 +163,7 @@ def mixing(args) -> None:
         rows[label] = [
             dict(title=f'block {i + 1}', image=kernel_mosaic(kernels[i]), cmap='RdBu_r', diverging=True) for i in chosen
         ]
-    gallery(args.out, rows)
+    gallery(args.out, rows, side=2.7)
 
 
 def erf(args) -> None:
