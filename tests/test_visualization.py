@@ -191,7 +191,7 @@ class TestCurves:
         path.parent.mkdir(parents=True)
         path.write_text('\n'.join(map(json.dumps, rows)))
 
-    def session(self, first: int, last: int, loss: float) -> list[dict]:
+    def part(self, first: int, last: int, loss: float) -> list[dict]:
         """Rows of every fifth iteration, 10 an epoch, with an evaluation after each epoch."""
         rows = []
         for step in range(first, last + 1, 5):
@@ -202,14 +202,14 @@ class TestCurves:
 
     @pytest.fixture
     def run(self, tmp_path):
-        self.write(tmp_path / 'run/20260101_000000', self.session(5, 30, 1.0))
+        self.write(tmp_path / 'run/20260101_000000', self.part(5, 30, 1.0))
         self.write(tmp_path / 'run/20260101_000100', [])  # stopped before anything was logged
-        self.write(tmp_path / 'run/20260102_000000', self.session(25, 40, 2.0))  # resumed after epoch 2
+        self.write(tmp_path / 'run/20260102_000000', self.part(25, 40, 2.0))  # resumed after epoch 2
         with (tmp_path / 'run/20260102_000000/vis_data/scalars.json').open('a') as file:
             file.write('\n{"lr": 0.1, "lo')  # killed while it wrote
         return tmp_path / 'run'
 
-    def test_sessions_are_joined(self, run):
+    def test_parts_are_joined(self, run):
         import runpy
 
         read = runpy.run_path(str(CONFIGS.parent / 'tools/plot_logs.py'))['read_run'](run, 'x')

@@ -35,13 +35,13 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """All sessions of a work dir, joined: what a later one did again replaces what there was."""
+    """All parts of a run, joined: what a later one did again replaces what there was."""
     if not folder.is_dir():
         raise UserError(f'there is no work dir {folder}')
     files = sorted(folder.glob('*/vis_data/scalars.json')) or sorted(folder.glob('vis_data/scalars.json'))
     training, tests = [], []
     for file in files:
-        rows = read_session(file)
+        rows = read_part(file)
         own = [row for row in rows if 'lr' in row]
         if not own:
             continue
@@ -59,7 +59,7 @@ def read_run(folder: Path, name: str) -> Run:
     return Run(name, training, tests)
 
 
-def read_session(file: Path) -> list[dict]:
+def read_part(file: Path) -> list[dict]:
     rows = []
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
