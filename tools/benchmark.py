@@ -17,7 +17,7 @@ images), autocast (bf16 where torch chooses), compile. {size} in an argument sta
 
 Candidates take turns within every round of one process, so that a slow moment of the machine meets them all; the table
 gives medians, and the ratio of each one's rate to the first one's. So does the rate of a large matrix product, in
-turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one training step (forward and
+turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one step (of training: forward and
 backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by the operating
 system, each in a process of its own.
 
@@ -206,14 +206,22 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def training_memory(text: str, size: tuple[int, int], batch: int, device: str) -> float:
-    """Peak bytes of one training step, in this process: call it in a fresh one."""
+def reset_peak() -> None:
+    """Let the peak start again from what is held now, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path('/proc/self/clear_refs').write_text('5')
+
+
+def memory_of(text: str, size: tuple[int, int], batch: int, device: str, train: bool) -> float:
+    """Peak bytes of one step, with the model's, in this process: call it in a fresh one."""
     candidate = parse(text)
     torch.nn.Linear(8, 8)(torch.rand(1, 8)).sum().backward()  # what torch itself takes
     before = peak()
-    model = candidate.model(size, device, train='deploy' not in candidate.modifiers)
-    with candidate.context(device):
-        step(model, candidate.images(size, batch, device))
+    model = candidate.model(size, device, train)
+    reset_peak()  # building or folding may have taken more than running does
+    with candidate.context(device), contextlib.nullcontext() if train else torch.inference_mode():
+        x = candidate.images(size, batch, device)
+        step(model, x) if train else model(x)
     return torch.cuda.max_memory_allocated() if device == 'cuda' else peak() - before
 
 
@@ -283,14 +291,14 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
         )
         if memory:
             with multiprocessing.get_context('spawn').Pool(1) as pool:
-                row['memory'] = pool.apply(training_memory, (candidate.text, size, batch, device))
+                row['memory'] = pool.apply(memory_of, (candidate.text, size, batch, device, train))
         rows.append(row)
     return rows
 
 
 HEAD = (
     '| backbone | step | images | parameters (M) | MACs (G) | ms | images/s | ratio | share of the matrix rate '
-    '| memory in training (MiB) |\n|---|---|---|---|---|---|---|---|---|---|'
+    '| memory (MiB) |\n|---|---|---|---|---|---|---|---|---|---|'
 )
 
 
@@ -311,6 +319,7 @@ class Group(NamedTuple):
     size: tuple[int, int] = (224, 224)
     batch: int = 8
     train: bool = False
+    memory: bool = True
 
 
 def suite(peers: dict[str, str]) -> list[Group]:
@@ -336,7 +345,7 @@ def suite(peers: dict[str, str]) -> list[Group]:
         ours = [ours, f'{ours}@deploy'] if not kwargs.get('train') else [ours]
         candidates = [*others, *(ours[1:] if fold else ours)]
         join = [c + ('@' if '@' not in c else ',') + ','.join(modifiers) if modifiers else c for c in candidates]
-        groups.append(Group(join, title, **kwargs))
+        groups.append(Group(join, title, memory='compile' not in modifiers, **kwargs))
 
     for name in names:
         size = (256, 256) if name.endswith('256') else (224, 224)
@@ -369,7 +378,7 @@ ratio is the rate relative to the first one of its group.
 - The share is the rate of multiply-adds (three times as many for a training step) relative to that of a
   {product} x {product} x {product} matrix product of the same dtype, measured in turn with the candidates. It can
   exceed 100 %: that product does not reach the machine's peak either.
-- Memory is the peak of one step above what the process held before.
+- Memory is the peak of one step above what the process held before, with the model's own.
 
 ![Ratios]({image})
 
@@ -454,7 +463,7 @@ def ours(path: str) -> Callable[[], object]:
 def loading_memory(function: Callable, path: str) -> int:
     """Peak bytes of a load above what the process held before, in this process: call it in a fresh one."""
     run = function(path)
-    Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is held now
+    reset_peak()
     before = peak()
     run()
     return peak() - before
@@ -484,7 +493,7 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each candidate (default: 5)')
     parser.add_argument('--step', choices=['inference', 'training', 'both'], default='both')
-    parser.add_argument('--no-memory', action='store_true', help='leave out the memory of a training step')
+    parser.add_argument('--no-memory', action='store_true', help='leave out the memory')
     parser.add_argument('--suite', action='store_true', help='the standard set instead of candidates')
     parser.add_argument(
         '--peer', nargs='+', default=[], metavar='NAME=MODULE:FUNCTION', help='originals for --suite, as ConvMLP-s=...'
@@ -493,7 +502,7 @@ def main() -> None:
     parser.add_argument('--loading', action='store_true', help='how the largest checkpoint is read')
     parser.add_argument('--out', help='write the results there as JSON too')
     parser.add_argument('--plot', help='draw the ratios there, as .png or .svg')
-    parser.add_argument('--page', help='write the tables and the picture of --suite there, as .md')
+    parser.add_argument('--page', help='write the page of --suite there, as .md, its picture, and .json')
     args = parser.parse_args()
     if args.rounds < 1 or args.batch < 1:
         raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
@@ -509,6 +518,8 @@ def main() -> None:
             raise UserError(f'--peer takes NAME=MODULE:FUNCTION, got {", ".join(bad)}')
         groups = suite(dict(p.split('=', 1) for p in args.peer))
         groups = [g for g in groups if any(args.only.lower() in c.lower() for c in g.candidates)]
+        if args.page and not args.out:
+            args.out = str(Path(args.page).with_suffix('.json'))
     elif args.candidates:
         steps = ['inference', 'training'] if args.step == 'both' else [args.step]
         groups = [Group(args.candidates, '', s, args.batch, t == 'training') for s in args.sizes for t in steps]
@@ -519,7 +530,7 @@ def main() -> None:
     print(f'{place}, median of {args.rounds} rounds\n\n{HEAD}', flush=True)
     rows = []
     for group, candidates in zip(groups, parsed):
-        memory = group.train and not args.no_memory
+        memory = group.memory and not args.no_memory
         rows.append(measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory))
         print('\n'.join(map(line, rows[-1])), flush=True)
         torch.compiler.reset()
