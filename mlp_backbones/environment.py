@@ -222,7 +222,7 @@ def _look_at_ops() -> str:
             nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device), torch.tensor([1.0], device=device), 0.5)
         except Exception as error:
             settings = f'FORCE_CUDA={int(device == "cuda")} CFLAGS=-g0 '
-            need = f' with the compiler of CUDA {torch.version.cuda} (nvcc) on the path' if device == 'cuda' else ''
+            need = f' with nvcc of CUDA {torch.version.cuda} on the path' if device == 'cuda' else ''
             raise MissingDependency(
                 f"mmcv's nms does not work on {device} ({type(error).__name__}: {error}). Build mmcv again{need} "
                 f'(minutes):\n  {_rebuild_ops(settings)}'
@@ -235,10 +235,13 @@ def _look_at_cuda() -> str:
     import torch
 
     if not torch.cuda.is_available():
+        if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
+            return 'GPUs are hidden by CUDA_VISIBLE_DEVICES: everything runs on the CPU'
         if os.path.exists('/dev/nvidia0'):
             raise MissingDependency(
-                f'there is a GPU, but torch {torch.__version__} cannot use it: its driver is too old for CUDA '
-                f'{torch.version.cuda}, or CUDA_VISIBLE_DEVICES hides it. See what the driver says with:\n  nvidia-smi'
+                f'there is a GPU, but torch {torch.__version__} cannot use it: its driver may be too old for CUDA '
+                f'{torch.version.cuda}. See what the driver says, or do without the GPU, with:\n'
+                f'  nvidia-smi\n  export CUDA_VISIBLE_DEVICES='
             )
         return 'no GPU: everything runs on the CPU'
     torch.ones(8, 8, device='cuda').mm(torch.ones(8, 8, device='cuda')).sum().item()

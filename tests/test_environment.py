@@ -171,9 +171,13 @@ class TestLooks:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason='a machine with a GPU that works')
     def test_gpu_that_torch_cannot_use(self, monkeypatch, look, problem):
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+        monkeypatch.setattr(environment.os.path, 'exists', lambda path: False)
         assert look('CUDA') == (True, 'no GPU: everything runs on the CPU')
         monkeypatch.setattr(environment.os.path, 'exists', lambda path: path == '/dev/nvidia0')
         assert 'there is a GPU, but torch' in problem('CUDA')
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+        assert look('CUDA') == (True, 'GPUs are hidden by CUDA_VISIBLE_DEVICES: everything runs on the CPU')
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason='a machine with a GPU that works')
     def test_operators_without_cuda(self, monkeypatch, problem):
