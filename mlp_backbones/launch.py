@@ -4,6 +4,7 @@ The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmse
 """
 
 import argparse
+import datetime
 import difflib
 import importlib
 import json
@@ -66,12 +67,14 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def prepare(args: argparse.Namespace, train: bool):
+def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
     """Load the config of a run, adapt it to data and device, and refuse what cannot work.
 
     Args:
         args (Namespace): What ``common_parser`` parsed.
         train (bool): Whether the run trains, or only tests.
+        amp (str, optional): Mixed precision in 'float16', 'bfloat16' or 'auto', the one that the family takes. Defaults
+            to None, as the config says.
 
     Returns:
         mmengine.Config: Ready for ``Runner.from_cfg``.
@@ -92,11 +95,17 @@ def prepare(args: argparse.Namespace, train: bool):
     _adopt_categories(cfg)
     check_writable(cfg.work_dir, 'the work dir', '--work-dir')
     if train:
+        _set_precision(cfg, amp)
+        _make_safe(cfg)
+        if cfg.get('resume'):
+            _choose_checkpoint(cfg)
         init_cfg = cfg.model.get('backbone', {}).get('init_cfg') or {}
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             _check_weights(init_cfg['checkpoint'], 'model.backbone.init_cfg.checkpoint')
     if cfg.get('load_from'):
         _check_weights(cfg.load_from, 'load_from')
+    # Seconds that processes wait for one another. One that dies is noticed at once, a machine that vanishes is not.
+    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', dict(backend='nccl')).setdefault('timeout', 600)
     _adapt_to_device(cfg)
     return cfg
 
@@ -286,6 +295,58 @@ def check_writable(folder: str | Path, what: str = 'the folder', option: str = '
         raise UserError(f'cannot write to {what} {folder}: {error.strerror}{help_}') from error
 
 
+def _set_precision(cfg, amp: str | None) -> None:
+    """Switch mixed precision on, and refuse float16 for ResMLP, whose activations are too large for it."""
+    wrapper = cfg.optim_wrapper
+    needs_bfloat16 = str(cfg.model.get('backbone', {}).get('type', '')).endswith('ResMLP')
+    if amp:
+        wrapper['type'] = 'AmpOptimWrapper'
+        wrapper['dtype'] = ('bfloat16' if needs_bfloat16 else 'float16') if amp == 'auto' else amp
+    if wrapper.get('type') == 'AmpOptimWrapper' and needs_bfloat16 and wrapper.get('dtype') != 'bfloat16':
+        raise UserError(
+            'ResMLP overflows in float16: its authors train it in float32, and bfloat16 is fine too. '
+            "Use --amp bfloat16, or optim_wrapper.dtype='bfloat16' in the config"
+        )
+
+
+def _make_safe(cfg) -> None:
+    """Whole checkpoints, exact resuming, a stop at NaN and at Ctrl-C: what ``hooks.py`` has, for any config."""
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint and checkpoint.get('type') == 'CheckpointHook':
+        checkpoint['type'] = 'mlp_backbones.CheckpointHook'
+    names = ['ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook']
+    loader, sampler = cfg.train_dataloader, 'mlp_backbones.ResumableBatchSampler'
+    if not loader.get('sampler'):
+        names.remove('ExactResumeHook')
+    elif (loader.get('batch_sampler') or {}).get('type') != sampler:
+        loader['batch_sampler'] = dict(
+            type=sampler, batch_sampler=loader.get('batch_sampler'), drop_last=loader.pop('drop_last', False)
+        )
+    hooks = list(cfg.get('custom_hooks') or [])
+    there = {h.get('type') for h in hooks}
+    cfg.custom_hooks = hooks + [dict(type=t) for n in names if (t := f'mlp_backbones.{n}') not in there]
+
+
+def _choose_checkpoint(cfg) -> None:
+    """Find the checkpoint that a resumed run goes on from, and make sure that it is whole."""
+    from .hooks import is_whole, newest_checkpoint, remove_partial_files
+
+    remove_partial_files(cfg.work_dir)
+    newest, broken = newest_checkpoint(cfg.work_dir)
+    if cfg.get('load_from'):
+        path = Path(cfg.load_from)
+        if path.exists() and not is_whole(path):
+            other = f'; the newest whole one in {cfg.work_dir} is {newest}' if newest else ''
+            raise UserError(f'--resume {path}: the checkpoint is truncated or no training checkpoint{other}')
+        return
+    main = os.environ.get('RANK', '0') == '0'
+    if broken and main:
+        print(f'missing or not whole, so passed over: {", ".join(map(str, broken))}', flush=True)
+    if main:
+        print(f'Resuming from {newest}' if newest else f'No checkpoint in {cfg.work_dir}: starting anew', flush=True)
+    cfg.resume, cfg.load_from = newest is not None, str(newest) if newest else None
+
+
 def _check_weights(source: str, setting: str) -> None:
     """Make sure that a checkpoint can be read; one on the web is put into torch's cache, where mmengine looks.
 
@@ -316,6 +377,8 @@ def _adapt_to_device(cfg) -> None:
     if torch.cuda.is_available():
         return
     notes = []
+    if cfg.pop('sync_bn', None):
+        notes.append('BatchNorm statistics of each process alone')
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
         wrapper['type'] = 'OptimWrapper'
@@ -324,7 +387,7 @@ def _adapt_to_device(cfg) -> None:
         notes.append('float32 instead of mixed precision')
     if cfg.launcher == 'pytorch':
         if not dist.is_initialized():
-            dist.init_process_group('gloo')
+            dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=cfg.env_cfg.dist_cfg.timeout))
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,

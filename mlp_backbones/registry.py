@@ -5,7 +5,10 @@ imported beforehand: mmengine imports ``<scope>.registry`` by itself. After ``im
 plain name ``type='ConvMLP'`` works as well.
 """
 
+from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
+from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -14,6 +17,11 @@ MODELS = Registry(
     scope='mlp_backbones',
     locations=['mlp_backbones.backbones', 'mlp_backbones.necks'],
 )
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mlp_backbones', locations=['mlp_backbones.hooks'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mlp_backbones', locations=['mlp_backbones.datasets.sampling']
+)
+STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mlp_backbones', locations=['mlp_backbones.strategies'])
 
 
 def register_model(cls: type) -> type:

@@ -245,3 +245,24 @@ class TestBadInput:
         place = ['--work-dir', 'some place'] if tool == 'train' else ['some place']
         end = ['c.py', *place, '--cfg-options', 'a=b c', '--launcher', 'slurm']
         assert asked[11:] == ['-u', str(ROOT / f'tools/{tool}.py'), *end]
+
+
+class TestPrecision:
+    RESMLP = str(CONFIGS / 'classification/resmlp_p8_shapes.py')
+
+    @pytest.mark.parametrize(
+        ('config', 'amp', 'dtype'),
+        [(SHAPES, 'auto', 'float16'), (SHAPES, 'bfloat16', 'bfloat16'), (RESMLP, 'auto', 'bfloat16')],
+    )
+    def test_dtype(self, config, amp, dtype):
+        cfg = load_config(config)
+        launch._set_precision(cfg, amp)
+        assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AmpOptimWrapper', dtype)
+
+    def test_resmlp_refuses_float16(self):
+        cfg = load_config(self.RESMLP)
+        with pytest.raises(UserError, match='ResMLP overflows in float16.*bfloat16'):
+            launch._set_precision(cfg, 'float16')
+        cfg.optim_wrapper = dict(type='AmpOptimWrapper')  # float16 is mmengine's own default
+        with pytest.raises(UserError, match='ResMLP overflows in float16'):
+            launch._set_precision(cfg, None)

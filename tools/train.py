@@ -7,7 +7,16 @@ from mlp_backbones.launch import UserError, build_runner, common_parser, prepare
 
 def main() -> None:
     parser = common_parser(__doc__)
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['auto', 'float16', 'bfloat16'],
+        help='mixed precision: float16, or bfloat16 where the family needs it (ResMLP), unless one is named',
+    )
+    parser.add_argument('--accumulate', type=int, metavar='N', help='update the weights after every N iterations')
+    parser.add_argument('--sync-bn', action='store_true', help='BatchNorm statistics over all GPUs')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate from the recipe's batch to this run's"
     )
@@ -22,12 +31,18 @@ def main() -> None:
     options = dict(args.cfg_options or {})
     if args.resume:
         options.update(resume=True, load_from=None if args.resume == 'auto' else args.resume)
-    if args.amp:
-        options.update({'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'})
+    if args.accumulate is not None:
+        if args.accumulate < 1:
+            parser.error(f'--accumulate must be a positive number, got {args.accumulate}')
+        options['optim_wrapper.accumulative_counts'] = args.accumulate
+    if args.sync_bn:
+        options['sync_bn'] = 'torch'
     if args.auto_scale_lr:
         options['auto_scale_lr.enable'] = True
     args.cfg_options = options
-    cfg = prepare(args, train=True)
+    cfg = prepare(args, train=True, amp=args.amp)
+    if args.compile:
+        cfg.custom_hooks.append(dict(type='mlp_backbones.CompileHook'))
     if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
         raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
     build_runner(cfg).train()

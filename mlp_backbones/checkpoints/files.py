@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PARTIAL = '.partial-'  # in the names of files that are being written
 TIMEOUT = 20  # seconds to wait for a host to answer
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'ema_state_dict')
 
@@ -81,7 +82,7 @@ def sha256(path: Path) -> str:
 def written_whole(target: Union[str, Path]):
     """A temporary path beside ``target`` that takes its place when the block ends without an error."""
     target = Path(target)
-    handle, name = tempfile.mkstemp(prefix=f'.{target.name}-', dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{target.name}{PARTIAL}', dir=target.parent)
     os.close(handle)
     try:
         yield Path(name)
