@@ -4,10 +4,10 @@ The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmse
 """
 
 import argparse
+import contextlib
 import datetime
 import difflib
 import importlib
-import json
 import os
 import re
 import sys
@@ -16,7 +16,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .datasets.files import DataError
 from .environment import MissingDependency, require
+
+LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
 
 
 class UserError(Exception):
@@ -31,19 +34,20 @@ def run_tool(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except (UserError, MissingDependency) as error:
-        return _fail(str(error))
+    except (UserError, DataError, MissingDependency) as error:
+        return _fail(error)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
         last = traceback.extract_tb(error.__traceback__)[-1]
         if Path(__file__).parent not in Path(last.filename).parents:
             raise
-        return _fail(str(error))
+        return _fail(error)
     return 0
 
 
-def _fail(message: str) -> int:
-    print(f'\nerror: {message}', file=sys.stderr, flush=True)
+def _fail(error: Exception) -> int:
+    print(f'\nerror: {error}', file=sys.stderr, flush=True)
+    traceback.clear_frames(error.__traceback__)  # ends the workers of a dataloader now, rather than somehow at exit
     return 1
 
 
@@ -93,6 +97,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
     _check_backbone(cfg)
     _check_data(cfg, train)
     _adopt_categories(cfg)
+    _check_annotations(cfg, train)
+    _faulty_files(cfg)
     check_writable(cfg.work_dir, 'the work dir', '--work-dir')
     if train:
         _set_precision(cfg, amp)
@@ -139,8 +145,29 @@ def load_config(path: str, options: dict | None = None):
     scope = cfg.get('default_scope')
     if scope in ('mmdet', 'mmseg', 'mmpretrain'):
         require(scope)
+    _check_kinds(cfg, path)
     _spread_data_root(cfg, defaults)
     return cfg
+
+
+def find_config(name: str) -> tuple[str, dict]:
+    """The config that a path or a name of the zoo leads to.
+
+    Returns:
+        tuple[str, dict]: Its path, and the zoo's entry, which is empty for a path.
+
+    Raises:
+        UserError: There is no such name; close ones are named.
+    """
+    from .zoo import ROOT, get_entry
+
+    if name.endswith('.py') or os.path.sep in name:
+        return name, {}
+    try:
+        entry = get_entry(name)
+    except ValueError as error:
+        raise UserError(f'{error} (The path of a config ends in .py.)') from error
+    return str(ROOT / entry['Config']), entry
 
 
 def load_model_config(path: str):
@@ -152,6 +179,27 @@ def load_model_config(path: str):
         raise UserError(f'the model of {path} has no backbone')
     _check_backbone(cfg)
     return cfg
+
+
+def _check_kinds(cfg, path: str) -> None:
+    """Refuse settings of another kind than what is checked before a run takes them for; None is as good as absent."""
+    loaders = [key for key in cfg if key.endswith('_dataloader')]
+    wanted = [((key,), dict) for key in ('model', 'optim_wrapper', 'shapes', *loaders) if key in cfg]
+    wanted += [((key,), str) for key in ('data_root', 'load_from', 'work_dir') if key in cfg]
+    wanted += [(('model', 'backbone'), dict), (('shapes', 'root'), str), (('shapes', 'task'), str)]
+    settings = [(cfg, keys, kind) for keys, kind in wanted]
+    settings += [(n, (k,), str) for n in _nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
+    for node, keys, kind in settings:
+        value = node
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict | type(cfg)) else None
+        if not isinstance(value, kind | None):
+            name, needed = '.'.join(keys), 'a dict' if kind is dict else 'a text'
+            raise UserError(f'{path}: {name} must be {needed}, got {value!r:.200}')
+    if cfg.model is None:
+        raise UserError(f'{path}: model must be a dict, got None')
+    if cfg.get('shapes') and not all(cfg.shapes.get(key) for key in ('root', 'task')):
+        raise UserError(f'{path}: shapes needs a root and a task, got {dict(cfg.shapes)}')
 
 
 def _nodes(value) -> Iterator[dict]:
@@ -211,6 +259,19 @@ def _datasets(cfg, train: bool) -> Iterator[tuple[str, dict]]:
                 yield name, node
 
 
+def data_of(cfg) -> list[tuple[str, dict]]:
+    """('train', 'val' or 'test', settings) of every dataset of a config, with a user's own classes taken over.
+
+    Raises:
+        UserError: A folder or a file that the settings name is not there.
+    """
+    for train in (True, False):
+        _check_data(cfg, train)
+    with contextlib.suppress(UserError):  # annotations that cannot be read: whoever reads them says so
+        _adopt_categories(cfg)
+    return [(loader.split('_')[0], node) for train in (True, False) for loader, node in _datasets(cfg, train)]
+
+
 def _check_data(cfg, train: bool) -> None:
     """Draw the shapes set where it is the config's default, and refuse folders and files that are not there."""
     shapes = cfg.get('shapes')
@@ -230,7 +291,7 @@ def _check_data(cfg, train: bool) -> None:
         paths += [os.path.join(root, p) for p in prefixes if isinstance(p, str)]
         if str(dataset['type']).endswith('ImageNet') and dataset.get('split'):
             paths.append(os.path.join(root, dataset['split']))
-        lost = [p for p in paths if p and '://' not in p and not Path(p).exists()]
+        lost = [p for p in paths if p and '://' not in p and not os.path.exists(p)]
         if lost:
             wanted = '\n'.join(f'  {"missing" if p in lost else "there  "}  {p}' for p in dict.fromkeys(paths) if p)
             raise UserError(
@@ -256,11 +317,12 @@ def _adopt_categories(cfg) -> None:
     if not paths:
         return
     path = min(paths, key=os.path.getsize)  # any of them tells; COCO's training file is half a gigabyte
+    from .datasets.coco import category_names, read_json
+
     try:
-        categories = json.loads(Path(path).read_text())['categories']
-        names = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is not a COCO annotation file: {type(error).__name__}: {error}') from error
+        names = tuple(category_names(read_json(path)))
+    except DataError as error:
+        raise UserError(f'{path} is not a COCO annotation file: {error}') from error
     if not names:
         raise UserError(f'{path} has no categories')
     known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
@@ -272,6 +334,34 @@ def _adopt_categories(cfg) -> None:
     for node in _nodes(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(names)
+
+
+def _annotation_errors(dataset: dict, scope: str, most: int | None = None) -> str:
+    """What is wrong with the annotation file of a dataset, in words; empty where nothing is."""
+    from .datasets.annotations import annotation_file, annotation_findings
+
+    errors = [f'  {f}' for f in annotation_findings(dataset, scope, most) if f.level == 'error']
+    return '\n'.join([f'{annotation_file(dataset)} cannot be used:', *errors]) if errors else ''
+
+
+def _check_annotations(cfg, train: bool) -> None:
+    """Refuse annotation files that a framework would fail on, or learn something wrong from.
+
+    Of files over ``LARGE`` only the ends are read here; they are checked when a framework does not take them.
+    """
+    for loader, dataset in _datasets(cfg, train) if cfg.get('check_annotations', True) else ():
+        if errors := _annotation_errors(dataset, cfg.get('default_scope') or 'mmengine', LARGE):
+            raise UserError(
+                f'{loader}: {errors}\nMend the file; or start all the same with --cfg-options check_annotations=False.'
+            )
+
+
+def _faulty_files(cfg) -> int | None:
+    """How many files that cannot be read training may pass over, as set in the config; None is the default."""
+    limit = cfg.get('max_faulty_files')
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise UserError(f'max_faulty_files is a number of files, 0 or more, got {limit!r}')
+    return limit
 
 
 def check_target(path: str | Path) -> None:
@@ -359,7 +449,7 @@ def _check_weights(source: str, setting: str) -> None:
     if '.init_cfg' in setting:
         help_ += f', or train from scratch with --cfg-options {setting.rsplit(".", 1)[0]}=None'
     if '://' not in source:
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
         return
     if source.startswith(('http://', 'https://')):
@@ -407,4 +497,12 @@ def build_runner(cfg):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    from .datasets.faults import guard
+
+    def explain(dataloader) -> str:
+        nodes = [n for n in _nodes(dataloader) if 'type' in n and 'pipeline' in n]
+        return '\n'.join(filter(None, (_annotation_errors(n, cfg.get('default_scope') or 'mmengine') for n in nodes)))
+
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    guard(runner, _faulty_files(cfg), explain)
+    return runner

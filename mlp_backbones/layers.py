@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import StochasticDepth
 
+from .checks import said
+
 
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them, over the last dimension: (..., C) -> (..., C).
@@ -267,16 +269,18 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
         channels (int): Channels to normalise.
 
     Raises:
-        ValueError: ``norm_cfg`` is not a dict, or names an unknown type.
+        ValueError: ``norm_cfg`` is not a dict, names an unknown type, or does not fit the layer or the channels.
     """
-    if not isinstance(norm_cfg, dict) or norm_cfg.get('type') not in _NORMS:
-        raise ValueError(f'norm_cfg must be a dict whose type is one of {sorted(_NORMS)}, got {norm_cfg!r}')
+    known = isinstance(norm_cfg, dict) and isinstance(norm_cfg.get('type'), str) and norm_cfg['type'] in _NORMS
+    if not known or not isinstance(norm_cfg.get('requires_grad', True), bool):
+        raise ValueError(f'norm_cfg must be a dict whose type is one of {sorted(_NORMS)}, got {said(norm_cfg)}')
     kwargs = dict(norm_cfg)
     kind, requires_grad = kwargs.pop('type'), kwargs.pop('requires_grad', True)
-    if kind == 'GN':
-        norm: nn.Module = nn.GroupNorm(num_channels=channels, **kwargs)
-    else:
-        norm = _NORMS[kind](channels, **kwargs)
+    count = 'num_channels' if kind == 'GN' else 'num_features'
+    try:
+        norm = _NORMS[kind](**{count: channels}, **kwargs)
+    except Exception as error:  # torch's, of many kinds
+        raise ValueError(f'norm_cfg {said(norm_cfg)} does not fit {channels} channels: {error}') from error
     return norm.requires_grad_(requires_grad)
 
 

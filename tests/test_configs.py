@@ -63,6 +63,7 @@ PARAMETERS = {
     'classification/resmlp_24_imagenet.py': 30_020_680,
     'classification/resmlp_36_imagenet.py': 44_690_488,
     'classification/resmlp_big_24_imagenet.py': 129_138_280,
+    'classification/resmlp_big_24_imagenet_fsdp.py': 129_138_280,
     # No published counterpart: as counted here once, so that a change shows.
     'classification/gmlp_p8_shapes.py': 1_867_779,
     'classification/resmlp_p8_shapes.py': 3_652_227,

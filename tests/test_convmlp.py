@@ -279,7 +279,7 @@ def test_layer_decay_of_mmpretrain():
         (dict(arch=3), TypeError, 'int'),
         (dict(arch=dict(dims=(1, 2, 3))), ValueError, 'channels.*conv_blocks'),
         (dict(arch={**TINY, 'depth': 3}), ValueError, "unknown.*'depth'"),
-        (dict(arch={**TINY, 'dims': (8, 16)}), ValueError, 'three entries'),
+        (dict(arch={**TINY, 'dims': (8, 16)}), ValueError, '3 entries'),
         (dict(out_indices=4), ValueError, '-4 to 3.*4'),
         (dict(out_indices=(0, -5)), ValueError, '-4 to 3'),
         (dict(out_indices=()), ValueError, 'at least one'),

@@ -1,5 +1,6 @@
 """Train a classifier, a detector or a segmentor; the config decides which."""
 
+import importlib.util
 import sys
 
 from mlp_backbones.launch import UserError, build_runner, common_parser, prepare, run_tool
@@ -27,7 +28,13 @@ def main() -> None:
         metavar='CHECKPOINT',
         help="go on from CHECKPOINT, or from the work dir's newest one",
     )
+    parser.add_argument(
+        '--strict-data', action='store_true', help='stop at the first file that cannot be read, instead of passing over'
+    )
+    parser.add_argument('--tensorboard', action='store_true', help='write the curves for TensorBoard too')
     args = parser.parse_args()
+    if args.tensorboard and importlib.util.find_spec('tensorboard') is None:
+        raise UserError('--tensorboard: tensorboard is not installed. Install it with:\n  pip install tensorboard')
     options = dict(args.cfg_options or {})
     if args.resume:
         options.update(resume=True, load_from=None if args.resume == 'auto' else args.resume)
@@ -39,12 +46,16 @@ def main() -> None:
         options['sync_bn'] = 'torch'
     if args.auto_scale_lr:
         options['auto_scale_lr.enable'] = True
+    if args.strict_data:
+        options['max_faulty_files'] = 0
     args.cfg_options = options
     cfg = prepare(args, train=True, amp=args.amp)
     if args.compile:
         cfg.custom_hooks.append(dict(type='mlp_backbones.CompileHook'))
     if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
         raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
+    if args.tensorboard:
+        cfg.visualizer.setdefault('vis_backends', []).append(dict(type='TensorboardVisBackend'))
     build_runner(cfg).train()
 
 

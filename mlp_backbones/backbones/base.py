@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints import FAMILIES, CheckpointError, read_checkpoint, state_dict_of
+from ..checks import MOST_PIXELS, check_flags, check_init_cfg, check_int, check_like, said
 from ..layers import checkpoint
 
 
@@ -19,28 +20,46 @@ def resolve_arch(name: str, arch: Union[str, Mapping], archs: Mapping[str, Mappi
 
     Args:
         name (str): The family, for messages.
-        arch (str | Mapping): A key of ``archs`` or ``aliases``, or a mapping with exactly the keys of its rows.
+        arch (str | Mapping): A key of ``archs`` or ``aliases``, or a mapping with exactly the keys of its rows, and
+            values of their kinds.
         archs (Mapping): The published variants.
         aliases (Mapping): Short name -> key of ``archs``.
 
     Raises:
         TypeError: ``arch`` is neither a string nor a mapping.
-        ValueError: An unknown name, or a mapping with missing or unknown keys.
+        ValueError: An unknown name, or a mapping with missing or unknown keys, or values of another kind.
     """
     if isinstance(arch, str):
         key = aliases.get(arch.lower(), arch.lower())
         if key not in archs:
-            raise ValueError(f'{name} has no arch {arch!r}; choose from {sorted([*archs, *aliases])} or give a dict')
+            raise ValueError(
+                f'{name} has no arch {said(arch)}; choose from {sorted([*archs, *aliases])} or give a dict'
+            )
         return dict(archs[key])
     if not isinstance(arch, Mapping):
         raise TypeError(f'{name}: arch must be a string or a dict, got {type(arch).__name__}')
-    wanted = set(next(iter(archs.values())))
-    if set(arch) != wanted:
+    row = next(iter(archs.values()))
+    if set(arch) != set(row):
         raise ValueError(
-            f'{name}: an arch dict has exactly the keys {sorted(wanted)}; '
-            f'missing {sorted(wanted - set(arch))}, unknown {sorted(set(arch) - wanted)}'
+            f'{name}: an arch dict has exactly the keys {sorted(row)}; '
+            f'missing {sorted(row.keys() - set(arch))}, unknown {said([k for k in arch if k not in row])}'
         )
-    return dict(arch)
+    # img_size may be one int or two, and is checked as the argument of that name is.
+    return {k: v if k == 'img_size' else check_like(name, f'arch[{k!r}]', v, row[k]) for k, v in arch.items()}
+
+
+def check_hidden(name: str, dims: Sequence[int], ratios: Sequence[float], divisor: int = 1) -> None:
+    """Refuse MLPs without hidden channels.
+
+    Raises:
+        ValueError: ``int(dim * ratio)`` is no positive multiple of ``divisor``.
+    """
+    for dim, ratio in zip(dims, ratios):
+        if int(dim * ratio) < 1 or int(dim * ratio) % divisor:
+            raise ValueError(
+                f'{name}: the hidden channels, dim * mlp_ratio, must be a positive multiple of {divisor}, got an arch '
+                f'with {dim} * {ratio}'
+            )
 
 
 def resolve_out_indices(name: str, out_indices: Union[int, Sequence[int]], num_stages: int) -> tuple[int, ...]:
@@ -53,17 +72,18 @@ def resolve_out_indices(name: str, out_indices: Union[int, Sequence[int]], num_s
     if isinstance(out_indices, int) and not isinstance(out_indices, bool):
         out_indices = (out_indices,)
     if not isinstance(out_indices, Sequence) or isinstance(out_indices, str):
-        raise TypeError(f'{name}: out_indices must be an int or a sequence of ints, got {out_indices!r}')
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in out_indices):
-        raise TypeError(f'{name}: out_indices must hold ints only, got {out_indices!r}')
-    if not out_indices or any(not -num_stages <= i < num_stages for i in out_indices):
+        raise TypeError(f'{name}: out_indices must be an int or a sequence of ints, got {said(out_indices)}')
+    given = out_indices[: num_stages + 1]  # more cannot all differ
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in given):
+        raise TypeError(f'{name}: out_indices must hold ints only, got {said(out_indices)}')
+    if not given or any(not -num_stages <= i < num_stages for i in given):
         raise ValueError(
             f'{name}: out_indices must name at least one stage, each from {-num_stages} to {num_stages - 1}, '
-            f'got {out_indices!r}'
+            f'got {said(out_indices)}'
         )
-    indices = sorted(i % num_stages for i in out_indices)
+    indices = sorted(i % num_stages for i in given)
     if len(set(indices)) != len(indices):
-        raise ValueError(f'{name}: out_indices names a stage twice: {out_indices!r}')
+        raise ValueError(f'{name}: out_indices names a stage twice: {said(out_indices)}')
     return tuple(indices)
 
 
@@ -77,7 +97,7 @@ def resolve_img_size(name: str, img_size: Union[int, Sequence[int]], divisor: in
 
     Raises:
         TypeError: Neither an int nor two ints.
-        ValueError: Not a positive multiple of ``divisor``.
+        ValueError: Not a positive multiple of ``divisor``, or too large for a matrix over its tokens.
     """
     sides = (img_size, img_size) if isinstance(img_size, int) else img_size
     if (
@@ -85,11 +105,13 @@ def resolve_img_size(name: str, img_size: Union[int, Sequence[int]], divisor: in
         or len(sides) != 2
         or not all(isinstance(n, int) and not isinstance(n, bool) for n in sides)
     ):
-        raise TypeError(f'{name}: img_size must be an int or (height, width), got {img_size!r}')
+        raise TypeError(f'{name}: img_size must be an int or (height, width), got {said(img_size)}')
+    if any(n > MOST_PIXELS for n in sides):
+        raise ValueError(f'{name}: img_size must be up to {MOST_PIXELS} pixels, got {said(img_size)}')
     if any(n < 1 or n % divisor for n in sides):
         near = [max(divisor, round(n / divisor) * divisor) for n in sides]
         raise ValueError(
-            f'{name}: img_size must be a multiple of {divisor} pixels in height and width, got {img_size!r}; '
+            f'{name}: img_size must be a multiple of {divisor} pixels in height and width, got {said(img_size)}; '
             f'the nearest is {tuple(near)}'
         )
     return tuple(sides)
@@ -138,24 +160,25 @@ class BaseBackbone(BaseModule):
         with_cp: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
-        super().__init__(init_cfg)
         name = type(self).__name__
+        check_init_cfg(name, init_cfg)
+        check_flags(name, norm_eval=norm_eval, with_cp=with_cp)
+        check_int(name, 'in_channels', in_channels)
+        super().__init__(init_cfg)
         self.out_indices = resolve_out_indices(name, out_indices, len(channels))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
         self.out_strides = tuple(strides[i] for i in self.out_indices)
         self.num_stages = len(channels)
         self.num_built = self.out_indices[-1] + 1
-        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f'{name}: in_channels must be a positive int, got {in_channels!r}')
         if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int):
-            raise TypeError(f'{name}: frozen_stages must be an int, got {frozen_stages!r}')
+            raise TypeError(f'{name}: frozen_stages must be an int, got {said(frozen_stages)}')
         if not -1 <= frozen_stages < self.num_built:
             raise ValueError(
                 f'{name}: frozen_stages must be from -1 (none) to {self.num_built - 1} (the last stage that '
                 f'out_indices={self.out_indices} needs), got {frozen_stages}'
             )
         if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)):
-            raise TypeError(f'{name}: drop_path_rate must be a number, got {drop_path_rate!r}')
+            raise TypeError(f'{name}: drop_path_rate must be a number, got {said(drop_path_rate)}')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'{name}: drop_path_rate must be in [0, 1), got {drop_path_rate}')
         self.deploy = False
@@ -256,7 +279,7 @@ class BaseBackbone(BaseModule):
         """Whether a tensor belongs to a block behind the last one that this arch has."""
         module: nn.Module = self
         for depth, part in enumerate(name.split('.')):
-            if isinstance(module, nn.ModuleList) and part.isdigit() and int(part) >= len(module):
+            if isinstance(module, nn.ModuleList) and part.isdecimal() and int(part) >= len(module):
                 # The outermost list may be shorter than the arch: out_indices needs no more.
                 return depth > 1 or int(part) >= self.num_stages
             if part not in module._modules:

@@ -10,15 +10,16 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_flags
 from ..layers import Mlp, build_norm, drop_path, fold_before, fold_norms, take_affine
 from ..registry import register_model
-from .base import BaseBackbone, resolve_arch
+from .base import BaseBackbone, check_hidden, resolve_arch
 
 # Table 2 of the paper; `channels` are the tokenizer's.
 ARCHS = {
-    'small': dict(channels=64, conv_blocks=2, dims=(128, 256, 512), depths=(2, 4, 2), mlp_ratios=(2, 2, 2)),
-    'medium': dict(channels=64, conv_blocks=3, dims=(128, 256, 512), depths=(3, 6, 3), mlp_ratios=(3, 3, 3)),
-    'large': dict(channels=96, conv_blocks=3, dims=(192, 384, 768), depths=(4, 8, 3), mlp_ratios=(3, 3, 3)),
+    'small': dict(channels=64, conv_blocks=2, dims=(128, 256, 512), depths=(2, 4, 2), mlp_ratios=(2.0, 2.0, 2.0)),
+    'medium': dict(channels=64, conv_blocks=3, dims=(128, 256, 512), depths=(3, 6, 3), mlp_ratios=(3.0, 3.0, 3.0)),
+    'large': dict(channels=96, conv_blocks=3, dims=(192, 384, 768), depths=(4, 8, 3), mlp_ratios=(3.0, 3.0, 3.0)),
 }
 ALIASES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 
@@ -206,12 +207,11 @@ class ConvMLP(BaseBackbone):
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         settings = resolve_arch('ConvMLP', arch, ARCHS, ALIASES)
-        channels, dims = settings['channels'], tuple(settings['dims'])
-        depths, mlp_ratios = tuple(settings['depths']), tuple(settings['mlp_ratios'])
-        if not len(dims) == len(depths) == len(mlp_ratios) == 3 or channels % 2:
-            raise ValueError(
-                f'ConvMLP: dims, depths and mlp_ratios have three entries each and channels is even, got {settings}'
-            )
+        channels, dims, depths, mlp_ratios = (settings[k] for k in ('channels', 'dims', 'depths', 'mlp_ratios'))
+        if channels % 2:
+            raise ValueError(f"ConvMLP: arch['channels'] must be even, got {channels}")
+        check_hidden('ConvMLP', dims, mlp_ratios)
+        check_flags('ConvMLP', final_norm=final_norm, deploy=deploy)
         super().__init__(
             channels=(channels, *dims),
             strides=(4, 8, 16, 32),

@@ -10,15 +10,16 @@ from typing import Optional, Union
 
 from torch import Tensor, nn
 
+from ..checks import check_flags
 from ..layers import TokenMixing, drop_path, fold_before, take_affine
 from ..registry import register_model
-from .base import resolve_arch
+from .base import check_hidden, resolve_arch
 from .isotropic import IsotropicBackbone
 
 ARCHS = {
-    'ti16': dict(patch_size=16, dim=128, depth=30, mlp_ratio=6),
-    's16': dict(patch_size=16, dim=256, depth=30, mlp_ratio=6),
-    'b16': dict(patch_size=16, dim=512, depth=30, mlp_ratio=6),
+    'ti16': dict(patch_size=16, dim=128, depth=30, mlp_ratio=6.0),
+    's16': dict(patch_size=16, dim=256, depth=30, mlp_ratio=6.0),
+    'b16': dict(patch_size=16, dim=512, depth=30, mlp_ratio=6.0),
 }
 ALIASES = {'ti': 'ti16', 's': 's16', 'b': 'b16', 'tiny': 'ti16', 'small': 's16', 'base': 'b16'}
 
@@ -148,8 +149,8 @@ class GMLP(IsotropicBackbone):
     ) -> None:
         settings = resolve_arch('GMLP', arch, ARCHS, ALIASES)
         dim = settings['dim']
-        if int(dim * settings['mlp_ratio']) % 2:
-            raise ValueError(f'GMLP: dim * mlp_ratio is cut in halves, so it must be even, got {settings}')
+        check_hidden('GMLP', [dim], [settings['mlp_ratio']], divisor=2)  # it is cut in halves
+        check_flags('GMLP', deploy=deploy)
         super().__init__(
             dim=dim,
             depth=settings['depth'],

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
+from ..checks import check_flags, said
 from ..layers import PatchEmbed, TokenMixing, WindowPropagation, from_windows, resize_token_mixing, to_windows
 from .base import Adapted, BaseBackbone, resolve_img_size
 
@@ -64,12 +65,11 @@ class IsotropicBackbone(BaseBackbone):
         **kwargs,
     ) -> None:
         name = type(self).__name__
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise ValueError(f'{name}: depth must be a positive int, got {depth!r}')
+        check_flags(name, cross_window=cross_window, final_norm=final_norm)
         super().__init__([dim] * depth, [patch_size] * depth, in_channels=in_channels, **kwargs)
-        if token_mixing not in TOKEN_MIXING:
+        if not isinstance(token_mixing, str) or token_mixing not in TOKEN_MIXING:
             modes = '; '.join(f'{mode!r} ({what})' for mode, what in TOKEN_MIXING.items())
-            raise ValueError(f'{name} has no token_mixing {token_mixing!r}; choose from {modes}')
+            raise ValueError(f'{name} has no token_mixing {said(token_mixing)}; choose from {modes}')
         if final_norm and self.num_built < depth:
             raise ValueError(
                 f'{name}: final_norm belongs to the last block, {depth - 1}, '
@@ -149,8 +149,9 @@ class IsotropicBackbone(BaseBackbone):
                 continue
             if weight.shape == module.weight.shape:
                 continue
-            side = math.isqrt(weight.shape[0])
-            if weight.shape != (side * side, side * side):
+            side = math.isqrt(weight.shape[0]) if weight.ndim else 0
+            fits = weight.shape == (side * side, side * side) and tensors[bias].shape[:1] == (side * side,)
+            if not side or not fits or tensors[bias].ndim > 2:
                 raise CheckpointError(
                     f'{name}.weight is of shape {tuple(weight.shape)}: not the weights of a square token grid, '
                     f'so they cannot be taken to the {self.grid[0]}x{self.grid[1]} grid of img_size={self.img_size}'

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
+from ..checks import check_flags, said
 from ..layers import affine_of, build_norm, drop_path, fold_before, fold_norms
 from ..registry import register_model
 from .base import Adapted, BaseBackbone, resolve_arch, resolve_img_size
@@ -26,6 +27,7 @@ ARCHS = {
     'l256': dict(channels=(96, 192, 384, 768), depths=(2, 2, 18, 2), share_sets=(1, 4, 32, 256), img_size=256),
 }
 KERNELS = (1, 3)  # of the local perceptron
+REDUCTION = 4  # of the channels within the global perceptron
 STRIDES = (4, 8, 16, 32)
 
 
@@ -59,10 +61,10 @@ class Downsample(ConvNorm):
 class GlobalPerceptron(nn.Module):
     """A gate for each channel, from the mean over the whole map: (N, C, H, W) -> (N, C, 1, 1)."""
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+        self.fc1 = nn.Conv2d(channels, channels // REDUCTION, 1)
+        self.fc2 = nn.Conv2d(channels // REDUCTION, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
@@ -299,12 +301,14 @@ class RepMLP(BaseBackbone):
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         settings = resolve_arch('RepMLP', arch, ARCHS, {})
-        channels, depths, share_sets = (tuple(settings[k]) for k in ('channels', 'depths', 'share_sets'))
-        if not len(channels) == len(depths) == len(share_sets) == 4 or any(c % s for c, s in zip(channels, share_sets)):
+        channels, depths, share_sets = (settings[k] for k in ('channels', 'depths', 'share_sets'))
+        if any(c % s for c, s in zip(channels, share_sets)):
             raise ValueError(
-                f'RepMLP: channels, depths and share_sets have four entries each, and each number of share sets '
-                f"divides its stage's channels, got {settings}"
+                f"RepMLP: each number of share sets divides its stage's channels, got an arch with "
+                f'share_sets={share_sets} and channels={channels}'
             )
+        if min(channels) < REDUCTION:
+            raise ValueError(f"RepMLP: arch['channels'] must be from {REDUCTION} up, got {channels}")
         if (
             not isinstance(norm_cfg, Mapping)
             or norm_cfg.get('type') == 'GN'
@@ -312,8 +316,9 @@ class RepMLP(BaseBackbone):
         ):
             raise ValueError(
                 f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', with running statistics, to be folded, "
-                f'got {norm_cfg!r}'
+                f'got {said(norm_cfg)}'
             )
+        check_flags('RepMLP', final_norm=final_norm, deploy=deploy)
         super().__init__(
             channels=channels,
             strides=STRIDES,

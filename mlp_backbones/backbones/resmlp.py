@@ -10,17 +10,18 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_flags
 from ..layers import Affine, Mlp, TokenMixing, drop_path, fold_after, fold_before
 from ..registry import register_model
-from .base import resolve_arch
+from .base import check_hidden, resolve_arch
 from .isotropic import IsotropicBackbone
 
 # `layer_scale` is the initial value of both scales; deeper models start closer to the identity.
 ARCHS = {
-    '12': dict(patch_size=16, dim=384, depth=12, mlp_ratio=4, layer_scale=0.1),
-    '24': dict(patch_size=16, dim=384, depth=24, mlp_ratio=4, layer_scale=1e-5),
-    '36': dict(patch_size=16, dim=384, depth=36, mlp_ratio=4, layer_scale=1e-6),
-    'big_24': dict(patch_size=8, dim=768, depth=24, mlp_ratio=4, layer_scale=1e-6),
+    '12': dict(patch_size=16, dim=384, depth=12, mlp_ratio=4.0, layer_scale=0.1),
+    '24': dict(patch_size=16, dim=384, depth=24, mlp_ratio=4.0, layer_scale=1e-5),
+    '36': dict(patch_size=16, dim=384, depth=36, mlp_ratio=4.0, layer_scale=1e-6),
+    'big_24': dict(patch_size=8, dim=768, depth=24, mlp_ratio=4.0, layer_scale=1e-6),
 }
 ALIASES = {'s12': '12', 's24': '24', 's36': '36', 'b24': 'big_24'}
 
@@ -123,6 +124,8 @@ class ResMLP(IsotropicBackbone):
     ) -> None:
         settings = resolve_arch('ResMLP', arch, ARCHS, ALIASES)
         dim = settings['dim']
+        check_hidden('ResMLP', [dim], [settings['mlp_ratio']])
+        check_flags('ResMLP', deploy=deploy)
         super().__init__(
             dim=dim,
             depth=settings['depth'],

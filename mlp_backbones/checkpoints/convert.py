@@ -96,13 +96,14 @@ def write_checkpoint(
 
     Raises:
         FileExistsError: The file is there already, and ``force`` is not set.
-        CheckpointError: Another suffix, or safetensors is not installed.
+        CheckpointError: Another suffix, or safetensors is not installed or does not know a tensor's dtype.
     """
     if target.suffix not in ('.pth', '.safetensors'):
         raise CheckpointError(f'cannot write {target}: the suffix must be .pth or .safetensors')
     if not add_hash and target.exists() and not force:
         raise FileExistsError(f'{target} is there already; --force replaces it')
-    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    # Copies: a view would take all that it is a view of along, and safetensors refuses tensors that share memory.
+    tensors = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
         partial = Path(folder) / 'partial'
         if target.suffix == '.pth':
@@ -113,7 +114,10 @@ def write_checkpoint(
                 from safetensors.torch import save_file
             except ImportError as error:
                 raise CheckpointError(f'{target} needs the package safetensors: pip install safetensors') from error
-            save_file(tensors, partial, metadata=dict(meta))
+            try:
+                save_file(tensors, partial, metadata=dict(meta))
+            except Exception as error:  # its errors have no common class
+                raise CheckpointError(f'{target} cannot hold these tensors: {error}') from error
         if add_hash:
             target = target.with_name(f'{target.stem}-{sha256(partial)[:8]}{target.suffix}')
             if target.exists() and not force:

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
+from ..checks import check_flags, check_init_cfg, check_int, said
 from ..layers import build_norm, fold_norms
 from ..registry import register_model
 
@@ -51,13 +52,21 @@ class SimpleFeaturePyramid(BaseModule):
         deploy: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
+        name = type(self).__name__
+        check_init_cfg(name, init_cfg)
+        check_flags(name, deploy=deploy)
         super().__init__(init_cfg)
-        if isinstance(in_channels, Sequence):
+        if isinstance(in_channels, Sequence) and not isinstance(in_channels, (str, bytes)):
             if len(in_channels) != 1:
-                raise ValueError(f'SimpleFeaturePyramid takes one map, got in_channels={in_channels!r}')
+                raise ValueError(f'SimpleFeaturePyramid takes one map, got in_channels={said(in_channels)}')
             in_channels = in_channels[0]
-        if not isinstance(out_strides, Sequence) or any(not isinstance(s, int) or s < 1 for s in out_strides):
-            raise ValueError(f'SimpleFeaturePyramid: out_strides must be positive ints, got {out_strides!r}')
+        check_int(name, 'in_channels', in_channels)
+        check_int(name, 'out_channels', out_channels)
+        check_int(name, 'in_stride', in_stride)
+        if not isinstance(out_strides, Sequence) or len(out_strides) > 32:
+            raise ValueError(f'SimpleFeaturePyramid: out_strides must be positive ints, got {said(out_strides)}')
+        for stride in out_strides:
+            check_int(name, 'out_strides', stride)
         steps = [math.log2(stride / in_stride) for stride in out_strides]
         if not steps or any(s != int(s) for s in steps) or list(out_strides) != sorted(set(out_strides)):
             raise ValueError(
@@ -77,7 +86,8 @@ class SimpleFeaturePyramid(BaseModule):
         )
         if not self.scales:
             raise ValueError(
-                f'SimpleFeaturePyramid: at least one of out_strides must be up to {2 * in_stride}, got {out_strides}'
+                f'SimpleFeaturePyramid: at least one of out_strides must be up to {2 * in_stride}, twice in_stride, '
+                f'got {out_strides}'
             )
         # Of stride s / (stride of the map before).
         self.subsampling = [b // a for a, b in zip(self.out_strides, self.out_strides[1:])][len(self.scales) - 1 :]

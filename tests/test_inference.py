@@ -1,0 +1,328 @@
+"""Predictions over the hosts' inferencers: what is found, drawn and written."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from test_configs import CONFIGS, build
+
+from mlp_backbones import inference
+from mlp_backbones.inference import Picture, Predictor
+from mlp_backbones.launch import UserError, find_config, load_model_config
+from mlp_backbones.zoo import build_model, get_entry
+
+ROOT = Path(__file__).parents[1]
+MASK = str(CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_shapes.py')
+SEGMENTATION = str(CONFIGS / 'segmentation/sfp_gmlp_p8_shapes.py')
+CLASSIFICATION = str(CONFIGS / 'classification/resmlp_p8_shapes.py')
+PAGES = ROOT / 'docs/inference.md', ROOT / 'docs/visualization.md'
+
+
+def save_weights(config: str, path: Path, **meta) -> Path:
+    """Random weights of a config's model, as mmengine writes them."""
+    torch.manual_seed(0)
+    cfg = load_model_config(config)
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg)
+    # Scores at random are below what is kept.
+    if hasattr(model, 'bbox_head'):
+        torch.nn.init.constant_(model.bbox_head.retina_cls.bias, -1)
+    if hasattr(model, 'roi_head'):
+        torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path
+
+
+def image(seed: int, height=128, width=160) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def scopes():
+    """The hosts' inferencers leave their scope behind."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Three images of two sizes, whose order is not that of their letters."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for i, (name, size) in enumerate({'10.png': (96, 64), '9.png': (96, 64), '2.png': (64, 80)}.items()):
+        cv2.imwrite(str(folder / name), image(i, *size))
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (160, 128))
+    for i in range(3):
+        writer.write(np.full((128, 160, 3), 80 * i, np.uint8))
+    writer.release()
+    return path
+
+
+class TestSources:
+    def test_folder_is_sorted_as_people_count(self, photos):
+        paths = inference.list_pictures(photos)
+        assert [p.name for p in paths] == ['2.png', '9.png', '10.png']
+        pictures = list(inference.read_pictures(paths))
+        assert [p.image.shape for p in pictures] == [(64, 80, 3), (96, 64, 3), (96, 64, 3)]
+        assert np.array_equal(pictures[2].image, image(0, 96, 64)) and pictures[2].frame is None
+
+    def test_video(self, video):
+        assert inference.count_pictures([video]) == 3
+        frames = list(inference.read_pictures([video]))
+        assert [(f.name, f.file, f.frame) for f in frames] == [(f'clip_{i:06d}', 'clip.avi', i) for i in (1, 2, 3)]
+        assert [round(f.image.mean() / 80) for f in frames] == [0, 1, 2]
+
+    def test_names_are_told_apart(self, tmp_path):
+        for name in ('a.png', 'a.jpg', 'b.png', 'broken.mp4'):
+            cv2.imwrite(str(tmp_path / name), image(0)) if 'mp4' not in name else (tmp_path / name).write_text('x')
+        pictures = list(inference.read_pictures(inference.list_pictures(tmp_path)))
+        assert [p.name for p in pictures] == ['a_jpg', 'a_png', 'b', 'broken']
+        assert pictures[3].image is None
+
+    def test_batches(self):
+        sizes = [(4, 4), (4, 4), (4, 4), (6, 4), (4, 4)]
+        pictures = [Picture(str(i), '', np.zeros((*s, 3))) for i, s in enumerate(sizes)]
+        groups = [[p.name for p in batch] for batch in inference.batches(iter(pictures), 2, mixed=False)]
+        assert groups == [['0', '1'], ['2'], ['3'], ['4']]
+        groups = [[p.name for p in batch] for batch in inference.batches(iter(pictures), 2, mixed=True)]
+        assert groups == [['0', '1'], ['2', '3'], ['4']]
+
+    def test_what_is_not_there(self, tmp_path, photos):
+        with pytest.raises(UserError, match='no image, video or folder .*nowhere.jpg'):
+            inference.list_pictures(tmp_path / 'nowhere.jpg')
+        with pytest.raises(UserError, match=r'photos has no images .*|its folders are photos'):
+            inference.list_pictures(tmp_path)
+        with pytest.raises(UserError, match=r'notes.txt is neither an image nor a video by its name.*\.jpg'):
+            inference.list_pictures(photos / 'notes.txt')
+
+
+class TestModels:
+    def test_names_and_paths(self):
+        assert find_config('RepMLPNet-T224')[0].endswith('configs/classification/repmlp_t224_imagenet.py')
+        assert find_config('RepMLPNet-T224')[1] == get_entry('repmlp_t224')
+        assert find_config(MASK) == (MASK, {})
+        with pytest.raises(UserError, match="no model 'convmlp_z'.*did you mean convmlp_.*config ends in .py"):
+            find_config('convmlp_z')
+
+    def test_weights(self):
+        assert inference.find_weights('convmlp_s', get_entry('convmlp_s')).endswith('/convmlp_s_imagenet.pth')
+        with pytest.raises(UserError, match='repmlp_t224 has no direct link to weights.*Google Drive.*--weights PATH'):
+            inference.find_weights('repmlp_t224', get_entry('repmlp_t224'))
+        path = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py')
+        with pytest.raises(UserError, match='is a config.*--weights FILE_OR_URL.*--model retinanet_convmlp_s'):
+            inference.find_weights(path, {})
+
+    def test_device(self):
+        assert inference.device_of('cpu') == torch.device('cpu')
+        with pytest.raises(UserError, match="device 'gpu' cannot be used"):
+            inference.device_of('gpu')
+
+
+def meta_of(config: str, content: dict):
+    cfg = load_model_config(config)
+    with torch.device('meta'):
+        model = build(cfg)
+    return inference._meta(cfg, model, content)
+
+
+class TestClassNames:
+    def test_of_the_checkpoint_first(self):
+        saved = dict(meta=dict(dataset_meta=dict(classes=('a', 'b', 'c'), palette=[(1, 2, 3)] * 3)))
+        assert meta_of(MASK, saved) == (['a', 'b', 'c'], [(1, 2, 3)] * 3)
+        assert meta_of(MASK, dict(meta=dict(CLASSES=('a', 'b', 'c'))))[0] == ['a', 'b', 'c']
+        # Those of another number of classes are of another head.
+        assert meta_of(MASK, dict(meta=dict(CLASSES=('a', 'b'))))[0] == ['circle', 'square', 'triangle']
+
+    def test_of_the_config_else(self):
+        assert meta_of(CLASSIFICATION, {})[0] == ['circle', 'square', 'triangle']
+        classes, palette = meta_of(SEGMENTATION, {})
+        assert classes[0] == 'background' and palette[1] == (230, 25, 75)
+        classes, palette = meta_of(str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py'), {})
+        assert (len(classes), classes[0], len(palette)) == (80, 'person', 80)
+        assert meta_of(str(CONFIGS / 'classification/convmlp_s_imagenet.py'), {})[0][1].startswith('goldfish')
+        assert meta_of(str(CONFIGS / 'segmentation/fpn_convmlp_s_512x512_40k_ade20k.py'), {})[0][0] == 'wall'
+        assert len(set(meta_of(MASK, {})[1])) == 3  # colours of COCO's eighty do not fit
+
+
+@pytest.mark.slow
+class TestTool:
+    def test_detection(self, run_script, shapes, tmp_path):
+        from mmdet.apis import DetInferencer
+        from pycocotools import mask
+        from pycocotools.coco import COCO
+
+        weights, folder, out = save_weights(MASK, tmp_path / 'x.pth'), shapes / 'coco/val2017', tmp_path / 'out'
+        code, said = run_script(
+            'infer.py', folder, '--model', MASK, '--weights', weights, '--out', out, '--batch-size', 2, '--score', 0.9
+        )
+        assert code == 0, said
+        files = sorted(p.name for p in folder.iterdir())
+        assert sorted(p.name for p in (out / 'pictures').iterdir()) == files
+        picture = cv2.imread(str(out / 'pictures' / files[0]))
+        assert min(picture.shape[:2]) >= 600 and picture.shape[1] % 160 == 0
+        found = json.loads((out / 'predictions.json').read_text())
+        truth = COCO(shapes / 'coco/annotations/instances_val2017.json')
+        results = truth.loadRes(str(out / 'predictions.json'))  # in COCO's format
+        assert set(results.getImgIds()) == set(truth.getImgIds())
+
+        inferencer = DetInferencer(MASK, str(weights), device='cpu', show_progress=False)
+        theirs = inferencer(str(folder / files[0]), return_datasamples=True)['predictions'][0].pred_instances
+        ours = [f for f in found if f['file_name'] == files[0]]
+        assert len(ours) == len(theirs) > 0
+        boxes = np.array([f['bbox'] for f in ours])
+        boxes[:, 2:] += boxes[:, :2]
+        assert np.abs(boxes - theirs.bboxes.numpy()).max() < 0.01
+        assert [f['category_id'] - 1 for f in ours] == theirs.labels.tolist()
+        assert np.abs(np.array([f['score'] for f in ours]) - theirs.scores.numpy()).max() < 1e-4
+        masks = np.stack([mask.decode(f['segmentation']) for f in ours])
+        assert (masks == theirs.masks.numpy()).mean() > 0.999
+
+    def test_coco_numbers(self):
+        config = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py')
+        predictor = Predictor.build(config, 'none', 'cpu')
+        named = dict(zip(predictor.classes, predictor.numbers))
+        assert [named[n] for n in ('person', 'stop sign', 'dining table', 'toothbrush')] == [1, 13, 67, 90]
+
+    def test_segmentation(self, run_script, shapes, tmp_path):
+        from mmseg.apis import MMSegInferencer
+
+        weights, folder = save_weights(SEGMENTATION, tmp_path / 'x.pth'), shapes / 'ade/images/validation'
+        out = tmp_path / 'out'
+        args = ('infer.py', folder, '--model', SEGMENTATION, '--weights', weights, '--out', out, '--batch-size', 3)
+        code, said = run_script(*args)
+        assert code == 0, said
+        results = json.loads((out / 'predictions.json').read_text())
+        theirs = MMSegInferencer(SEGMENTATION, str(weights), device='cpu')
+        for result in results[:2]:
+            labels = cv2.imread(str(out / result['map']), cv2.IMREAD_UNCHANGED)
+            expected = theirs(str(folder / result['file_name']))['predictions']
+            assert (labels == expected).mean() > 0.999
+            shares = {a['label']: a['share'] for a in result['areas']}
+            assert shares == {i: pytest.approx((labels == i).mean(), abs=1e-5) for i in np.unique(labels).tolist()}
+        code, said = run_script(*args)
+        assert code == 1 and 'predictions.json is there already; --force replaces it' in said
+
+    def test_classification_of_images_and_videos(self, run_script, photos, video, tmp_path):
+        from mmpretrain import ImageClassificationInferencer
+
+        (photos / 'broken.jpg').write_text('no image')
+        video.rename(photos / video.name)
+        weights, out = save_weights(CLASSIFICATION, tmp_path / 'x.pth'), tmp_path / 'out'
+        args = ('infer.py', photos, '--model', CLASSIFICATION, '--weights', weights, '--out', out)
+        code, said = run_script(*args, '--no-pictures', '--batch-size', 4)
+        assert code == 1 and '1 of 7 files could not be read: broken.jpg' in said
+        assert [p.name for p in out.iterdir()] == ['predictions.json']  # and all of the rest in it
+        results = json.loads((out / 'predictions.json').read_text())
+        assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png'] + ['clip.avi'] * 3
+        assert [r.get('frame') for r in results] == [None] * 3 + [1, 2, 3]
+        theirs = ImageClassificationInferencer(CLASSIFICATION, pretrained=str(weights), device='cpu')
+        for result in results[:3]:
+            (expected,) = theirs(str(photos / result['file_name']))
+            scores = np.zeros(3)
+            for best in result['best']:
+                scores[best['label']] = best['score']
+            assert np.abs(scores - expected['pred_scores']).max() < 1e-5
+            assert result['label'] == expected['pred_label']
+
+    def test_bad_input(self, run_script, photos, tmp_path):
+        out = tmp_path / 'out'
+        weights = save_weights(CLASSIFICATION, tmp_path / 'x.pth')
+        good = ['infer.py', photos, '--model', CLASSIFICATION, '--weights', weights, '--out', out]
+        (tmp_path / 'file').write_text('')
+        for change, words in (
+            ({1: 'lost.jpg'}, 'there is no image, video or folder lost.jpg'),
+            ({3: 'resmlp_25'}, 'did you mean resmlp_2'),
+            ({3: MASK}, 'does not fill'),
+            ({5: tmp_path / 'lost.pth'}, 'lost.pth'),
+            ({7: tmp_path / 'file/out'}, 'cannot write to the folder .*--out'),
+        ):
+            code, said = run_script(*[change.get(i, part) for i, part in enumerate(good)])
+            assert code == 1 and re.search(words, said), said
+        assert not out.exists()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf'```{language}\n(.*?)```', page.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    """What the pages speak of: a photo, configs, weights that were trained, and a cache with published ones."""
+    home = tmp_path_factory.mktemp('home')
+    (home / 'configs').symlink_to(CONFIGS)
+    (home / 'photos').mkdir()
+    for path in (home / 'photo.jpg', home / 'photos/1.jpg', home / 'photos/2.jpg'):
+        cv2.imwrite(str(path), image(1))
+    shapes = dict(retinanet='detection/retinanet_convmlp_s_fpn', fpn='segmentation/fpn_convmlp_s')
+    for name, config in dict(**shapes, convmlp='classification/convmlp_s').items():
+        meta = dict(dataset_meta=dict(classes=('circle', 'square', 'triangle'))) if name == 'convmlp' else {}
+        save_weights(f'{CONFIGS}/{config}_shapes.py', home / f'{name}.pth', **meta)
+    save_weights(MASK, home / 'work_dirs/maskrcnn_convmlp_s_fpn_shapes/epoch_5.pth')
+    for name in ('convmlp_s', 'retinanet_convmlp_s', 'maskrcnn_convmlp_s', 'fpn_convmlp_s'):
+        publish(home, name)
+    return home
+
+
+def publish(home: Path, name: str) -> None:
+    """Put random weights into torch's cache, where the published ones of a model would be."""
+    path, entry = find_config(name)
+    target = home / 'cache/hub/checkpoints' / Path(entry['Weights']).name
+    if not target.exists():
+        save_weights(path, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg', 'mmpretrain', 'mlp_backbones.inference'])
+def test_python_of_the_page(host, home):
+    snippets = [code for code in blocks(PAGES[0], 'python') if f'from {host}' in code]
+    assert snippets
+    code = '\nprint("NEXT")\n'.join(snippets)
+    before = {p for p in home.rglob('*') if p.is_file()}
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'TORCH_HOME': str(home / 'cache')},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = done.stdout.strip().splitlines()[-1]
+    if host == 'mmpretrain':
+        from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+        assert printed in IMAGENET_CATEGORIES
+    elif 'inference' in host:
+        assert re.fullmatch(r"\[\{'category_id': .*\}\]", printed)
+    if host != 'mmpretrain':
+        assert {p for p in home.rglob('*') if p.is_file()} - before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'command', re.findall(r'^python tools/infer.py .*?[^\\]$', '\n'.join(blocks(PAGES[0], 'bash')), re.M | re.S)
+)
+def test_commands_of_the_page(command, home, run_script, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(home / 'cache'))
+    monkeypatch.chdir(home)
+    words = command.replace('\\\n', ' ').split()
+    code, said = run_script(words[1].removeprefix('tools/'), *words[2:], '--force')
+    assert code == 0, said
+    assert json.loads((home / words[words.index('--out') + 1] / 'predictions.json').read_text())

@@ -1,0 +1,79 @@
+"""Look at every image, label map and annotation file of a config before training.
+
+What is wrong is printed, a line for each file or kind of problem. Errors would stop a run, be passed over, or teach
+something wrong; warnings are what the frameworks leave out by themselves. The exit status is 1 where there is an error.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from mlp_backbones.environment import require
+from mlp_backbones.launch import UserError, check_target, data_of, load_config, run_tool
+
+SHOWN = 50  # lines
+
+
+def main() -> None:
+    require('mmengine')
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
+    )
+    parser.add_argument('--out', type=Path, help='file for the whole list: JSON if it ends in .json, otherwise text')
+    parser.add_argument('--workers', type=int, help='processes that decode images (default: one for each core)')
+    args = parser.parse_args()
+    if args.workers is not None and args.workers < 0:
+        raise UserError(f'--workers must be 0 or more, got {args.workers}')
+    if args.out:
+        check_target(args.out)
+    cfg = load_config(args.config, args.cfg_options)
+    if cfg.get('default_scope') not in ('mmdet', 'mmseg', 'mmpretrain'):
+        raise UserError(f'{args.config}: default_scope must be mmdet, mmseg or mmpretrain')
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from mlp_backbones.checkpoints.files import written_whole
+    from mlp_backbones.datasets.scan import check_samples, read_sources
+
+    console = Console(stderr=True)
+    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
+    sources = read_sources(cfg, data_of(cfg))
+    problems = []
+    for source in sources:
+        if source.note:
+            print(f'{source.split}: {source.note}')
+
+        def progress(items, number, name=source.split):
+            return track(items, f'{name}: {number} images', number, console=console)
+
+        for found in check_samples(source.samples, workers, progress) if source.samples else ():
+            for file, problem in found:
+                source.add(file, problem)
+        problems += source.problems
+
+    for p in problems[:SHOWN]:
+        print(f'{p.level:8}{p.split:6}{p.file}: {p.problem}')
+    if len(problems) > SHOWN:
+        print(f'... and {len(problems) - SHOWN} more' + ('' if args.out else '; --out FILE has them all'))
+    if args.out:
+        lines = (f'{p.level}\t{p.split}\t{p.file}\t{p.problem}\n' for p in problems)
+        text = json.dumps([asdict(p) for p in problems], indent=1) if args.out.suffix == '.json' else ''.join(lines)
+        with written_whole(args.out) as partial:
+            partial.write_text(text)
+    errors = sum(p.level == 'error' for p in problems)
+    images = ', '.join(f'{s.split} {len(s.samples)}' for s in sources)
+    print(f'{errors} errors, {len(problems) - errors} warnings; images looked at: {images}')
+    if errors:
+        raise UserError(f'{errors} problems in the data of {args.config}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))
