@@ -104,7 +104,9 @@ def build(cfg):
 
 
 def test_every_config_is_listed():
-    assert {str(p.relative_to(CONFIGS)) for p in CONFIGS.glob('*/*.py')} == set(PARAMETERS)
+    # What ends in _fsdp is another way to train what is listed; test_distributed.py runs it.
+    names = {str(p.relative_to(CONFIGS)) for p in CONFIGS.glob('*/*.py') if not p.stem.endswith('_fsdp')}
+    assert names == set(PARAMETERS)
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
