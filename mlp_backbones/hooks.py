@@ -241,9 +241,11 @@ class InterruptHook(Hook):
 
     priority = 'LOWEST'  # after everything that belongs to the iteration, such as the moving average
 
-    def before_train(self, runner) -> None:
+    def __init__(self) -> None:
         self.requested = False
         self.previous = {}
+        # Here, because mmengine's loop over iterations starts the data workers before `before_train`: they inherit the
+        # handlers, where without them the signals, which go to all processes, would end them.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGUSR1):
                 self.previous[number] = signal.signal(number, self._request)

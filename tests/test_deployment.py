@@ -316,6 +316,15 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
+def test_export_refuses_an_older_torch(run_script, tmp_path, monkeypatch):
+    if hasattr(torch.export, 'Dim'):
+        monkeypatch.delattr(torch.export, 'Dim')
+    config, checkpoint, _ = small(tmp_path)
+    code, said = run_script('export.py', config, checkpoint, tmp_path / 'x.pt2')
+    assert code == 1 and f'export needs torch 2.6 or later, this is {torch.__version__}' in said
+    assert not (tmp_path / 'x.pt2').exists()
+
+
 @pytest.mark.skipif(not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'), reason='needs torch 2.6')
 class TestExportTool:
     @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Several processes, "machines" and the options of a run, on a CPU with gloo."""
 
+import inspect
 import os
 import socket
 import subprocess
@@ -79,6 +80,10 @@ default_hooks = dict(logger=dict(interval=1))
 """
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.cpu, 'Stream') or 'priority' not in inspect.signature(torch.cpu.Stream).parameters,
+    reason='FSDP of this torch wants GPUs',
+)
 def test_fsdp_trains_resumes_and_saves_plain_checkpoints(shapes, tmp_path):
     (tmp_path / 'fsdp.py').write_text(FSDP.format(configs=ROOT / 'configs', data=shapes / 'imagenet'))
     command = [ROOT / 'tools/dist_train.sh', 'fsdp.py', 2, '--work-dir', 'w', '--resume', '--cfg-options']

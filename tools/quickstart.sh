@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # One command from a fresh machine to a detector: sets everything up, trains RetinaNet with ConvMLP-S on synthetic
 # shapes, evaluates it with COCO's metrics and draws its detections. Run again it skips what is done.
+# `--stack openmmlab` does it with upstream's OpenMMLab instead of the onedl forks.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/_stack.sh
+[ $# -eq 0 ] || { echo 'usage: tools/quickstart.sh [--stack onedl|openmmlab]' >&2; exit 2; }
 CONFIG=configs/detection/retinanet_convmlp_s_fpn_shapes.py
-WORK=work_dirs/quickstart
+WORK=work_dirs/quickstart$SUFFIX
 CHECKPOINT=$WORK/final.pth
 
-tools/setup_env.sh
-python="${VENV:-.venv}/bin/python"
+tools/setup_env.sh --stack "$STACK"
+python=$VENV/bin/python
 
 if [ -f "$CHECKPOINT" ]; then
   echo "Trained already: $CHECKPOINT"
@@ -38,6 +41,6 @@ checkpoint   $CHECKPOINT
 pictures     $WORK/detections.png (left: ground truth, right: detections)
 
 Next, on COCO (annotations/, train2017/ and val2017/ in data/coco, or anywhere with data_root):
-  source ${VENV:-.venv}/bin/activate
+  source $VENV/bin/activate
   tools/dist_train.sh configs/detection/retinanet_convmlp_s_fpn_1x_coco.py 8 --cfg-options data_root=data/coco/
 END

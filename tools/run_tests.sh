@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the tests. Arguments go to pytest:
+# Sets everything up and runs the tests. `--stack` comes first, the other arguments go to pytest:
 #
-#   tools/run_tests.sh                     # all
-#   tools/run_tests.sh -m "not slow"       # the everyday subset, under three minutes
+#   tools/run_tests.sh                                         # all
+#   tools/run_tests.sh -m "not slow"                           # the everyday subset, under three minutes
+#   tools/run_tests.sh --stack openmmlab -m "not slow"         # the same on upstream's OpenMMLab
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-tools/setup_env.sh
-exec "${VENV:-.venv}/bin/python" -m pytest "$@"
+source tools/_stack.sh
+tools/setup_env.sh --stack "$STACK"
+exec "$VENV/bin/python" -m pytest "$@"
