@@ -8,6 +8,15 @@ command installs it.
 import importlib
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors, type checkers and the API reference; `_PUBLIC` says the same at run time
+    from .backbones import GMLP, ConvMLP, RepMLP, ResMLP
+    from .deployment import reparameterize
+    from .environment import check_environment
+    from .necks import SimpleFeaturePyramid
+    from .registry import MODELS
+    from .zoo import get_config, get_model, list_models, register_with_mmpretrain
 
 __version__ = '0.1.0'
 

@@ -3,7 +3,7 @@
 import copy
 import math
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
@@ -72,13 +72,14 @@ class TensorModel(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if isinstance(self.model, BaseBackbone):
-            return self.model(x)
-        head = getattr(self.model, 'rpn_head', getattr(self.model, 'bbox_head', None))
+        model: Any = self.model
+        if isinstance(model, BaseBackbone):
+            return model(x)
+        head = getattr(model, 'rpn_head', getattr(model, 'bbox_head', None))
         if head is None:
-            return tuple(tensors_of(self.model(x, mode='tensor')))
-        maps = self.model.extract_feat(x)
-        return (*(maps if hasattr(self.model, 'rpn_head') else ()), *tensors_of(head(maps)))
+            return tuple(tensors_of(model(x, mode='tensor')))
+        maps = model.extract_feat(x)
+        return (*(maps if hasattr(model, 'rpn_head') else ()), *tensors_of(head(maps)))
 
 
 def relative_difference(outputs: object, expected: object) -> float:
@@ -86,7 +87,11 @@ def relative_difference(outputs: object, expected: object) -> float:
     infinite where a value is not finite.
 
     Args:
-        outputs, expected (Tensor | Sequence | Mapping): Of the same structure.
+        outputs (Tensor | Sequence | Mapping): What was answered.
+        expected (Tensor | Sequence | Mapping): What should have been, of the same structure.
+
+    Returns:
+        float: 0 where both are equal.
 
     Raises:
         ValueError: Their structures or shapes differ.
@@ -144,4 +149,5 @@ def read_image(model: nn.Module, path: Union[str, Path]) -> Tensor:
     image = cv2.imread(str(path)) if Path(path).is_file() else None  # BGR, as the hosts read
     if image is None:
         raise ValueError(f'{path} is {"no picture that can be read" if Path(path).exists() else "not there"}')
-    return model.data_preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))['inputs']
+    preprocessor = model.get_submodule('data_preprocessor')
+    return preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))['inputs']

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -63,11 +64,11 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Optional[Path], list[Path]]
     candidates = [p for p in work_dir.glob('*') if re.fullmatch(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?', p.name)]
     candidates.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
+    if pointer.is_file() and (text := pointer.read_text(errors='replace').strip()):
         # A work dir may have been moved since: then the file of that name in it.
-        named = next((p for p in (Path(named), work_dir / Path(named).name) if p.exists()), Path(named))
+        named = next((p for p in (Path(text), work_dir / Path(text).name) if p.exists()), Path(text))
         candidates = [named, *(p for p in candidates if p.resolve() != named.resolve())]
-    broken = []
+    broken: list[Path] = []
     for path in candidates:
         if is_whole(path):
             return path, broken
@@ -85,7 +86,7 @@ class _RemovesLater:
 
     def __init__(self, backend) -> None:
         self._backend = backend
-        self._stale = []
+        self._stale: list[str] = []
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
@@ -111,6 +112,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         RuntimeError: A checkpoint cannot be written, for example because the disk is full; the message names the last
             good one.
     """
+
+    file_backend: Any
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
@@ -140,7 +143,7 @@ class _Stream:
     def __init__(self, loader, done: int, skips: int) -> None:
         loader.batch_sampler.start_at(done)
         self.loader, self.skips = loader, skips
-        self.batches = None
+        self.batches: Optional[Iterator] = None
         self.epoch = 0
 
     def __iter__(self) -> '_Stream':

@@ -2,8 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable
-from typing import Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, Union
 
 import torch
 import torch.utils.checkpoint
@@ -12,6 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import StochasticDepth
 
 from .checks import said
+
+
+Linear = Union[nn.Linear, nn.Conv2d, nn.ConvTranspose2d]  # what can take in a scale and a shift
 
 
 class Mlp(nn.Module):
@@ -74,6 +77,7 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """
     if isinstance(norm, nn.Identity):
         return torch.ones(1, dtype=torch.double), torch.zeros(1, dtype=torch.double)
+    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else norm.weight.double() * scale
     shift = -norm.running_mean.double() * scale
@@ -81,7 +85,7 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold_before(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+def fold_before(layer: Linear, scale: Tensor, shift: Tensor) -> None:
     """Let a linear layer or a 1x1 convolution take in ``scale * x + shift`` of its inputs, in place."""
     weight, scale = layer.weight.double(), scale.double().flatten()
     _set_bias(layer, _bias(layer) + weight.flatten(1) @ shift.double().flatten())
@@ -89,7 +93,7 @@ def fold_before(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
 
 @torch.no_grad()
-def fold_after(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) -> None:
+def fold_after(layer: Linear, scale: Tensor, shift: Optional[Tensor] = None) -> None:
     """Let a linear layer or a convolution take in ``scale * y + shift`` of its answers, in place."""
     scale = scale.double().flatten()
     _set_bias(layer, _bias(layer) * scale + (0 if shift is None else shift.double().flatten()))
@@ -98,17 +102,17 @@ def fold_after(layer: nn.Module, scale: Tensor, shift: Optional[Tensor] = None) 
     layer.weight.copy_(layer.weight.double() * scale.view(axes))
 
 
-def _bias(layer: nn.Module) -> Tensor:
+def _bias(layer: Linear) -> Tensor:
     if layer.bias is not None:
         return layer.bias.double()
     return layer.weight.new_zeros(layer.weight.shape[0], dtype=torch.double)
 
 
-def _set_bias(layer: nn.Module, bias: Tensor) -> None:
+def _set_bias(layer: Linear, bias: Tensor) -> None:
     layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=layer.weight.requires_grad)
 
 
-def fold_norms(layers: nn.Sequential) -> None:
+def fold_norms(layers: nn.Module) -> None:
     """Fold every BatchNorm that follows a convolution into it, in place; an identity takes its place.
 
     One without running statistics stays, since it does the same in eval mode as in training.
@@ -124,7 +128,8 @@ def fold_norms(layers: nn.Sequential) -> None:
 def take_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     """Take weight and bias out of a LayerNorm, which goes on without."""
     weight, bias = norm.weight, norm.bias
-    norm.weight = norm.bias = None
+    norm.register_parameter('weight', None)
+    norm.register_parameter('bias', None)
     norm.elementwise_affine = False
     return weight, bias
 
@@ -151,7 +156,7 @@ class TokenMixing(nn.Module):
         # The channels stay the last dimension: a product from the left instead of two transpositions.
         # Cast before it is expanded: autocast would copy it for every sample.
         y = torch.bmm(self.weight.to(_product_dtype(x)).expand(x.shape[0], -1, -1), x)
-        if self.shift is None:
+        if self.scale is None or self.shift is None:
             return y.add_(self.bias[:, None])
         if residual is None:
             return torch.addcmul(self.shift, self.scale, y)
@@ -176,7 +181,7 @@ class TokenMixing(nn.Module):
         trained = self.weight.requires_grad
         self.scale = nn.Parameter(scale.to(self.weight), requires_grad=trained)
         self.shift = nn.Parameter(shift.to(self.weight), requires_grad=trained)
-        self.bias = None
+        self.register_parameter('bias', None)
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}'
@@ -213,14 +218,14 @@ def resize_token_mixing(
     return (up @ weight.double().cpu() @ down).to(weight), (up @ bias.double().cpu()).to(bias)
 
 
-def to_windows(x: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_windows(x: Tensor, grid: Sequence[int]) -> Tensor:
     """Cut a map into windows: (N, H, W, C), H and W multiples of the grid -> (N * windows, L, C)."""
     n, height, width, channels = x.shape
     x = x.reshape(n, height // grid[0], grid[0], width // grid[1], grid[1], channels)
     return x.transpose(2, 3).reshape(-1, grid[0] * grid[1], channels)
 
 
-def from_windows(x: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def from_windows(x: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     """Put windows together again: (N * windows, L, C) -> (N, H, W, C), ``size`` being (H, W)."""
     rows, columns = size[0] // grid[0], size[1] // grid[1]
     x = x.reshape(-1, rows, columns, grid[0], grid[1], x.shape[-1])
@@ -240,8 +245,8 @@ class WindowPropagation(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -260,18 +265,18 @@ _NORMS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
+def build_norm(norm_cfg: Mapping, channels: int) -> nn.Module:
     """A normalisation over (N, C, H, W) from an OpenMMLab ``norm_cfg``, such as ``dict(type='SyncBN')``.
 
     Args:
-        norm_cfg (dict): ``type`` is 'BN', 'BN2d', 'SyncBN' or 'GN' (the last with ``num_groups``);
+        norm_cfg (Mapping): ``type`` is 'BN', 'BN2d', 'SyncBN' or 'GN' (the last with ``num_groups``);
             ``requires_grad`` and the layer's own arguments may follow.
         channels (int): Channels to normalise.
 
     Raises:
         ValueError: ``norm_cfg`` is not a dict, names an unknown type, or does not fit the layer or the channels.
     """
-    known = isinstance(norm_cfg, dict) and isinstance(norm_cfg.get('type'), str) and norm_cfg['type'] in _NORMS
+    known = isinstance(norm_cfg, Mapping) and isinstance(norm_cfg.get('type'), str) and norm_cfg['type'] in _NORMS
     if not known or not isinstance(norm_cfg.get('requires_grad', True), bool):
         raise ValueError(f'norm_cfg must be a dict whose type is one of {sorted(_NORMS)}, got {said(norm_cfg)}')
     kwargs = dict(norm_cfg)
@@ -305,7 +310,7 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
 
     Outputs, gradients and BatchNorm's running statistics are those of a plain call.
     """
-    kwargs = {}
+    kwargs: dict[str, Any] = {}
     if any(
         isinstance(m, _BatchNorm) and m.training for m in module.modules()
     ):  # torch.compile does without the context

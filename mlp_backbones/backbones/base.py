@@ -114,7 +114,7 @@ def resolve_img_size(name: str, img_size: Union[int, Sequence[int]], divisor: in
             f'{name}: img_size must be a multiple of {divisor} pixels in height and width, got {said(img_size)}; '
             f'the nearest is {tuple(near)}'
         )
-    return tuple(sides)
+    return sides[0], sides[1]
 
 
 class BaseBackbone(BaseModule):
@@ -146,6 +146,8 @@ class BaseBackbone(BaseModule):
 
     # Regular expressions of names: a checkpoint with the first is of training form, one with the second alone is not.
     training_mark = deploy_mark = r'(?!)'
+    init_cfg: Optional[Union[dict, list]]
+    is_init: bool
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -282,9 +284,10 @@ class BaseBackbone(BaseModule):
             if isinstance(module, nn.ModuleList) and part.isdecimal() and int(part) >= len(module):
                 # The outermost list may be shorter than the arch: out_indices needs no more.
                 return depth > 1 or int(part) >= self.num_stages
-            if part not in module._modules:
+            child = module._modules.get(part)
+            if child is None:
                 return False
-            module = module._modules[part]
+            module = child
         return False
 
     def load_state_dict(self, state_dict: Mapping, strict: bool = True, *args, **kwargs):

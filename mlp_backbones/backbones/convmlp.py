@@ -24,7 +24,9 @@ ARCHS = {
 ALIASES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int, stride: int, norm_cfg: dict) -> list[nn.Module]:
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, kernel: int, stride: int, norm_cfg: Mapping
+) -> list[nn.Module]:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return [conv, build_norm(norm_cfg, out_channels), nn.ReLU(inplace=True)]
 
@@ -32,7 +34,7 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int, stride: in
 class ConvTokenizer(nn.Module):
     """Three 3x3 convolutions and a max pool: (N, in_channels, H, W) -> (N, channels, H/4, W/4), rounded up."""
 
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
+    def __init__(self, in_channels: int, channels: int, norm_cfg: Mapping) -> None:
         super().__init__()
         self.block = nn.Sequential(
             *_conv_norm_relu(in_channels, channels // 2, 3, 2, norm_cfg),
@@ -55,7 +57,7 @@ class ConvStage(nn.Module):
     The last ReLU of a bottleneck comes before the addition, as in the original code.
     """
 
-    def __init__(self, channels: int, dim: int, num_blocks: int, norm_cfg: dict) -> None:
+    def __init__(self, channels: int, dim: int, num_blocks: int, norm_cfg: Mapping) -> None:
         super().__init__()
         self.conv_blocks = nn.ModuleList(
             nn.Sequential(
@@ -147,8 +149,8 @@ class MLPStage(nn.Module):
 class ConvMLP(BaseBackbone):
     """ConvMLP as a classifier's body or a multi-scale feature extractor.
 
-    `ConvMLP: Hierarchical Convolutional MLPs for Vision <https://arxiv.org/abs/2109.04454>`_,
-    `original code <https://github.com/SHI-Labs/Convolutional-MLPs>`_.
+    [ConvMLP: Hierarchical Convolutional MLPs for Vision](https://arxiv.org/abs/2109.04454),
+    [original code](https://github.com/SHI-Labs/Convolutional-MLPs).
 
     Whatever the memory format of the input and of the weights, the image is brought into the channels-last format
     once; from there on convolutions and linear layers read the same memory, and no layout copy is made. The feature
@@ -168,7 +170,7 @@ class ConvMLP(BaseBackbone):
         final_norm (bool): Apply the classifier's LayerNorm to the last feature map; classification needs it,
             dense prediction goes without. Defaults to False.
         drop_path_rate (float): Stochastic depth rate of the last block of each MLP stage. Defaults to 0.1.
-        norm_cfg (dict): The normalisation of the convolutions. Defaults to ``dict(type='BN')``.
+        norm_cfg (Mapping): The normalisation of the convolutions. Defaults to ``dict(type='BN')``.
         with_cp (bool): Recompute block activations in the backward pass to save memory. Defaults to False.
         deploy (bool): Build the folded form, for inference: it takes folded checkpoints, see ``switch_to_deploy``.
             Defaults to False.
@@ -181,7 +183,7 @@ class ConvMLP(BaseBackbone):
     Raises:
         TypeError, ValueError: An argument or an input that is not as described above.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mlp_backbones import ConvMLP
         >>> features = ConvMLP('small').eval()(torch.rand(1, 3, 224, 320))

@@ -87,8 +87,8 @@ class GMLPBlock(nn.Module):
 class GMLP(IsotropicBackbone):
     """gMLP as a classifier's body or, with ``SimpleFeaturePyramid``, a multi-scale feature extractor.
 
-    `Pay Attention to MLPs <https://arxiv.org/abs/2105.08050>`_; the published weights are
-    `timm's <https://github.com/huggingface/pytorch-image-models>`_.
+    [Pay Attention to MLPs](https://arxiv.org/abs/2105.08050); the published weights are
+    [timm's](https://github.com/huggingface/pytorch-image-models).
 
     Args:
         arch (str | dict): 'ti16', 's16' or 'b16' ('ti', 's', 'b'), or a dict with the keys ``patch_size``, ``dim``,
@@ -121,7 +121,7 @@ class GMLP(IsotropicBackbone):
     Raises:
         TypeError, ValueError: An argument or an input that is not as described above.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mlp_backbones import GMLP
         >>> [tuple(f.shape) for f in GMLP('ti16').eval()(torch.rand(1, 3, 256, 320))]

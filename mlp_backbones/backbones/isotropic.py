@@ -90,7 +90,7 @@ class IsotropicBackbone(BaseBackbone):
         return None if self.token_mixing == 'fixed' else self.img_size
 
     def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.stem] if index == 0 else []
+        modules: list[nn.Module] = [self.stem] if index == 0 else []
         modules.append(self.blocks[index])
         if str(index) in self.propagations:
             modules.append(self.propagations[str(index)])
@@ -124,8 +124,8 @@ class IsotropicBackbone(BaseBackbone):
                 x = from_windows(x, self.grid, size)
                 x = to_windows(self._run(self.propagations[str(index)], x), self.grid)
             if index in self.out_indices:
-                last = self.norm is not None and index == self.num_built - 1
-                out = from_windows(self.norm(x) if last else x, self.grid, size)[:, :height, :width]
+                norm = self.norm if index == self.num_built - 1 else None
+                out = from_windows(x if norm is None else norm(x), self.grid, size)[:, :height, :width]
                 outs.append(self._emit(out.permute(0, 3, 1, 2), image))
         return tuple(outs)
 

@@ -5,7 +5,7 @@ training and in deploy form, load as they are.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Optional, Union
+from typing import Optional, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -147,10 +147,12 @@ class RepMLPBlock(nn.Module):
         y = to_map(self.fc3(tiles.flatten(2)))
         if not self.deploy:
             y = self.fc3_bn(y)
-            for kernel in KERNELS:
-                branch = self.get_submodule(f'repconv{kernel}')
+            for branch in self._branches():
                 y = y + branch.bn(to_map(branch.conv(tiles)))
         return y.reshape(x.shape) * gate
+
+    def _branches(self) -> list[ConvNorm]:
+        return [cast(ConvNorm, self.get_submodule(f'repconv{kernel}')) for kernel in KERNELS]
 
     @torch.no_grad()
     def fold(self) -> tuple[Tensor, Tensor]:
@@ -164,8 +166,7 @@ class RepMLPBlock(nn.Module):
         scale, bias = affine_of(self.fc3_bn)
         weight = self.fc3.weight.double() * scale.repeat_interleave(length).view(-1, 1, 1, 1)
         units = torch.eye(length, dtype=torch.float64, device=weight.device).view(length, 1, h, w)
-        for kernel in KERNELS:
-            branch = self.get_submodule(f'repconv{kernel}')
+        for kernel, branch in zip(KERNELS, self._branches()):
             branch_scale, branch_bias = affine_of(branch.bn)
             filters = branch.conv.weight.double() * branch_scale.view(-1, 1, 1, 1)
             answers = F.conv2d(units, filters, padding=kernel // 2)  # (unit map, S, h, w)
@@ -181,7 +182,7 @@ class RepMLPBlock(nn.Module):
             return
         weight, bias = self.fold()
         fc3 = TileLinear(self.share_sets, self.tile[0] * self.tile[1], bias=True).to(weight)
-        fc3.weight.data, fc3.bias.data = weight, bias
+        fc3.load_state_dict(dict(weight=weight, bias=bias))
         fc3.requires_grad_(self.fc3.weight.requires_grad)
         self.fc3 = fc3
         for name in ('fc3_bn', *(f'repconv{kernel}' for kernel in KERNELS)):
@@ -244,8 +245,8 @@ class RepMLPUnit(nn.Module):
 class RepMLP(BaseBackbone):
     """RepMLPNet as a classifier's body or a multi-scale feature extractor.
 
-    `RepMLPNet: Hierarchical Vision MLP with Re-parameterized Locality <https://arxiv.org/abs/2112.11081>`_,
-    `original code <https://github.com/DingXiaoH/RepMLP>`_.
+    [RepMLPNet: Hierarchical Vision MLP with Re-parameterized Locality](https://arxiv.org/abs/2112.11081),
+    [original code](https://github.com/DingXiaoH/RepMLP).
 
     Args:
         arch (str | dict): 't224', 'b224', 't256', 'b256', 'd256' or 'l256', or a dict with the keys ``channels``,
@@ -275,7 +276,7 @@ class RepMLP(BaseBackbone):
         TypeError, ValueError: An argument or an input that is not as described above.
         CheckpointError: Weights of the other form, or for tiles of another size.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mlp_backbones import RepMLP
         >>> [tuple(f.shape) for f in RepMLP('t224').eval()(torch.rand(1, 3, 224, 320))]
@@ -362,7 +363,7 @@ class RepMLP(BaseBackbone):
         return self.img_size
 
     def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.conv_embedding if index == 0 else self.embeds[index - 1], *self.stages[index]]
+        modules = [self.conv_embedding if index == 0 else self.embeds[index - 1], *self.stages[index].children()]
         return modules + ([self.head_norm] if index == 3 and self.head_norm is not None else [])
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -55,15 +55,18 @@ class ResMLPBlock(nn.Module):
         self.linear_tokens.fold_affine(self.norm1.alpha, self.norm1.beta, after=self.ls1)
         fold_before(self.mlp_channels.fc1, self.norm2.alpha, self.norm2.beta)
         fold_after(self.mlp_channels.fc2, self.ls2)
-        self.norm1, self.norm2, self.ls1, self.ls2 = nn.Identity(), nn.Identity(), None, None
+        for name in ('norm1', 'norm2'):
+            self.add_module(name, nn.Identity())
+        for name in ('ls1', 'ls2'):
+            self.register_parameter(name, None)
 
 
 @register_model
 class ResMLP(IsotropicBackbone):
     """ResMLP as a classifier's body or, with ``SimpleFeaturePyramid``, a multi-scale feature extractor.
 
-    `ResMLP: Feedforward networks for image classification with data-efficient training
-    <https://arxiv.org/abs/2105.03404>`_, `original code <https://github.com/facebookresearch/deit>`_.
+    [ResMLP: Feedforward networks for image classification with data-efficient
+    training](https://arxiv.org/abs/2105.03404), [original code](https://github.com/facebookresearch/deit).
 
     Args:
         arch (str | dict): '12', '24', '36' (patches of 16 pixels) or 'big_24' (of 8), or a dict with the keys
@@ -96,7 +99,7 @@ class ResMLP(IsotropicBackbone):
     Raises:
         TypeError, ValueError: An argument or an input that is not as described above.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mlp_backbones import ResMLP
         >>> [tuple(f.shape) for f in ResMLP('12', out_indices=(5, 11)).eval()(torch.rand(1, 3, 256, 320))]

@@ -141,7 +141,8 @@ def _save(path: Path, image: np.ndarray) -> None:
 
 def _write_coco(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
     for split, name in enumerate(('train2017', 'val2017')):
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for index in range(num_images[split]):
             image, shapes = draw_scene(_rng(seed, 'detection', split, index), task)
             file_name = f'{index + 1:012d}.jpg'
@@ -238,7 +239,8 @@ def make_shapes(
     if task not in TASKS:
         raise ValueError(f'unknown task {task!r}; choose from {", ".join(TASKS)}')
     settings = TASKS[task]
-    num_images = tuple(d if n is None else n for d, n in zip(settings.images, (num_train, num_val)))
+    train, val = settings.images
+    num_images = (train if num_train is None else num_train, val if num_val is None else num_val)
     if min(num_images) < 1:
         raise ValueError(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
     root.parent.mkdir(parents=True, exist_ok=True)

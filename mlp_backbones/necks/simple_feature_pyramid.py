@@ -128,8 +128,8 @@ class SimpleFeaturePyramid(BaseModule):
         self._fold()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        last = len(self.scales[0]) - 1  # a norm, after a convolution without bias
-        here = isinstance(self.scales[0][last], nn.Identity)
+        last = len(list(self.scales[0].children())) - 1  # a norm, after a convolution without bias
+        here = isinstance(self.get_submodule(f'scales.0.{last}'), nn.Identity)
         there = f'{prefix}scales.0.{last - 1}.bias' in state_dict
         if here != there and any(name.startswith(f'{prefix}scales.0.') for name in state_dict):
             theirs, ours = ('deploy', 'training') if there else ('training', 'deploy')
