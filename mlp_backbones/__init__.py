@@ -11,12 +11,18 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors, type checkers and the API reference; `_PUBLIC` says the same at run time
-    from .backbones import GMLP, ConvMLP, RepMLP, ResMLP
-    from .deployment import reparameterize
-    from .environment import check_environment
-    from .necks import SimpleFeaturePyramid
-    from .registry import MODELS
-    from .zoo import get_config, get_model, list_models, register_with_mmpretrain
+    from .backbones import GMLP as GMLP
+    from .backbones import ConvMLP as ConvMLP
+    from .backbones import RepMLP as RepMLP
+    from .backbones import ResMLP as ResMLP
+    from .deployment import reparameterize as reparameterize
+    from .environment import check_environment as check_environment
+    from .necks import SimpleFeaturePyramid as SimpleFeaturePyramid
+    from .registry import MODELS as MODELS
+    from .zoo import get_config as get_config
+    from .zoo import get_model as get_model
+    from .zoo import list_models as list_models
+    from .zoo import register_with_mmpretrain as register_with_mmpretrain
 
 __version__ = '0.1.0'
 

@@ -22,6 +22,8 @@ def check_int(owner: str, name: str, value: Any, most: int = MOST_CHANNELS) -> i
     Args:
         owner (str): Whose argument it is, for messages.
         name (str): The argument.
+        value (Any): What was given.
+        most (int): The largest that is possible.
 
     Raises:
         ValueError: It is none.

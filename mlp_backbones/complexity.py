@@ -1,5 +1,7 @@
 """Parameters and multiply-adds of the hosts' models, module by module."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class _Answers(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if not hasattr(self.model, 'roi_head'):
@@ -55,7 +57,8 @@ def count(model: nn.Module, shape: tuple[int, int]) -> dict[str, tuple[int, int]
     from mmengine.analysis import FlopAnalyzer, parameter_count
 
     model.eval()
-    channels = model.backbone.in_channels
+    backbone: Any = model.get_submodule('backbone')
+    channels = backbone.in_channels
     analyzer = FlopAnalyzer(_Answers(model), torch.zeros(1, channels, *shape))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     with torch.no_grad():

@@ -141,6 +141,13 @@ def parse_size(text: str) -> tuple[int, int]:
 def read_image(model: nn.Module, path: Union[str, Path]) -> Tensor:
     """A picture as a host's model gets it, (1, 3, H, W): through its data preprocessor, at the picture's own size.
 
+    Args:
+        model (nn.Module): With a ``data_preprocessor``.
+        path (str | Path): The picture.
+
+    Returns:
+        Tensor: Normalised, on the device of the preprocessor.
+
     Raises:
         ValueError: The file is not there, or is no picture.
     """

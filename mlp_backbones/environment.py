@@ -332,5 +332,10 @@ def examine() -> dict[str, tuple[bool, str]]:
 
 
 def check_environment() -> dict[str, str | None]:
-    """Everything that ``examine`` tries -> its problem with the command that mends it, or None where there is none."""
+    """Try everything that ``examine`` does: Python, torch, every host package, mmcv's operators, CUDA, gloo, NCCL.
+
+    Returns:
+        dict[str, str | None]: What was tried, such as 'mmdet' or 'mmcv.ops' -> the problem in words with the command
+        that mends it, or None where there is none.
+    """
     return {name: None if well else said for name, (well, said) in examine().items()}

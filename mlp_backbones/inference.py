@@ -96,11 +96,15 @@ def read_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
             yield Picture(name, path.name, None)
 
 
+def _shape(picture: Picture) -> tuple[int, ...]:
+    return () if picture.image is None else picture.image.shape
+
+
 def batches(pictures: Iterator[Picture], size: int, mixed: bool) -> Iterator[list[Picture]]:
     """Pictures in groups of up to ``size``; unless ``mixed``, those of a group have one shape."""
     batch: list[Picture] = []
     for picture in pictures:
-        if batch and (len(batch) == size or not mixed and picture.image.shape != batch[0].image.shape):
+        if batch and (len(batch) == size or not mixed and _shape(picture) != _shape(batch[0])):
             yield batch
             batch = []
         batch.append(picture)
@@ -145,13 +149,20 @@ class Predictor:
 
     Use ``build``. The subclasses say how a prediction is drawn and written down.
 
+    Args:
+        cfg (mmengine.Config): The model's.
+        model (torch.nn.Module): Filled, in eval mode.
+        classes (list[str]): Names of its classes, in its order.
+        palette (list[tuple[int, int, int]]): Their colours, RGB from 0 to 255.
+
     Attributes:
-        inferencer: mmpretrain's ImageClassificationInferencer, mmdet's DetInferencer or mmseg's MMSegInferencer.
+        inferencer (Any): mmpretrain's ImageClassificationInferencer, mmdet's DetInferencer or mmseg's MMSegInferencer.
         model (torch.nn.Module): In eval mode.
         classes (list[str]): Names of the model's classes, in its order.
         mixed (bool): Whether images of several sizes may be in one batch.
     """
 
+    model: Any
     mixed = False
 
     def __init__(self, cfg, model: torch.nn.Module, classes: list[str], palette: list[tuple[int, int, int]]) -> None:
@@ -180,17 +191,20 @@ class Predictor:
             device (str, optional): Defaults to the GPU where there is one.
             whole (bool): Refuse weights that do not fill the whole model. Defaults to True; else the backbone must be.
 
+        Returns:
+            Predictor: Of the model's framework.
+
         Raises:
             UserError: There is no such model, no weights, or no such device.
             CheckpointError: The weights do not fill the model.
         """
-        device = device_of(device)
+        target = device_of(device)
         path, entry = find_config(name)
         cfg = load_model_config(path)
         weights = weights or find_weights(name, entry)
         cfg.model.backbone.init_cfg = None
         content = {} if weights == 'none' else read_checkpoint(weights)
-        model = build_model(cfg, None if weights == 'none' else weights, strict=whole).to(device)
+        model = build_model(cfg, None if weights == 'none' else weights, strict=whole).to(target)
         classes, palette = _meta(cfg, model, content)
         return PREDICTORS[cfg.default_scope](cfg, model, classes, palette)
 
@@ -198,7 +212,14 @@ class Predictor:
         raise NotImplementedError
 
     def predict(self, images: Sequence[np.ndarray]) -> list:
-        """The hosts' data samples of a batch of images."""
+        """Predict on a batch of images.
+
+        Args:
+            images (Sequence[np.ndarray]): (H, W, 3), BGR, uint8; of one size, unless ``mixed``.
+
+        Returns:
+            list: The host's data sample of each.
+        """
         return list(self.inferencer.forward(self._data(images)))
 
     def _data(self, images: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -213,6 +234,9 @@ class Predictor:
             image (np.ndarray): (H, W, 3), BGR, uint8.
             size (tuple[int, int], optional): Height and width in pixels to resize it to. Defaults to what the config's
                 test pipeline does.
+
+        Returns:
+            torch.Tensor: On the model's device.
         """
         import cv2
 
@@ -225,14 +249,22 @@ class Predictor:
         """The image that ``inputs`` came from, as (H, W, 3), RGB, uint8."""
         preprocessor = self.model.data_preprocessor
         settings = self.cfg.model.get('data_preprocessor') or self.cfg.get('data_preprocessor') or {}
-        image = (inputs[:1] * preprocessor.std + preprocessor.mean)[0].permute(1, 2, 0)
-        image = image.clamp(0, 255).round().byte().cpu().numpy()
+        pixels = (inputs[:1] * preprocessor.std + preprocessor.mean)[0].permute(1, 2, 0)
+        image = pixels.clamp(0, 255).round().byte().cpu().numpy()
         return image if settings.get('bgr_to_rgb') or settings.get('to_rgb') else image[..., ::-1]
 
     def draw(self, image: np.ndarray, sample, score: float = 0.3) -> np.ndarray:
         """A prediction drawn over its image, BGR, detections from ``score`` up.
 
         A small image is enlarged first, by a whole number, or its labels would cover it.
+
+        Args:
+            image (np.ndarray): (H, W, 3), BGR, uint8.
+            sample (DataSample): What ``predict`` gave for it.
+            score (float): Defaults to 0.3.
+
+        Returns:
+            np.ndarray: (H', W', 3), BGR, uint8.
         """
         import cv2
 
@@ -255,11 +287,20 @@ class Predictor:
         return {}
 
     def record(self, sample) -> Union[dict[str, Any], list[dict[str, Any]]]:
-        """A prediction as it is written to JSON: what is said of an image, or a list of what is in it."""
+        """A prediction as it is written to JSON.
+
+        Args:
+            sample (DataSample): What ``predict`` gave.
+
+        Returns:
+            dict | list[dict]: What is said of an image, or a list of what is in it.
+        """
         raise NotImplementedError
 
 
 class Classifier(Predictor):
+    """Of mmpretrain's classifiers."""
+
     def _inferencer(self):
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.mixed = any('Crop' in str(step['type']) for step in steps)  # which leaves one size
@@ -280,10 +321,13 @@ class Classifier(Predictor):
 
 
 class Detector(Predictor):
+    """Of mmdet's detectors."""
+
     mixed = True  # padded
 
     def _inferencer(self):
-        base, model = importlib.import_module('mmdet.apis').DetInferencer, self.model
+        base: Any = importlib.import_module('mmdet.apis').DetInferencer
+        model = self.model
         # COCO's own numbers have gaps; those of other data are taken to start at 1.
         coco = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
         numbers = [n for n in range(1, 91) if n not in NOT_IN_COCO] if tuple(self.classes) == tuple(coco) else None
@@ -333,8 +377,11 @@ class Detector(Predictor):
 
 
 class Segmentor(Predictor):
+    """Of mmseg's segmentors."""
+
     def _inferencer(self):
-        base, model = importlib.import_module('mmseg.apis').MMSegInferencer, self.model
+        base: Any = importlib.import_module('mmseg.apis').MMSegInferencer
+        model = self.model
 
         class Inferencer(base):
             def _init_model(self, *args, **kwargs):

@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .datasets.files import DataError
 from .environment import MissingDependency, require
@@ -28,6 +29,9 @@ class UserError(Exception):
 
 def run_tool(main: Callable[[], None]) -> int:
     """Call ``main``; what the user can mend is printed as one message instead of a traceback.
+
+    Args:
+        main (Callable): A tool, which reads its arguments from ``sys.argv``.
 
     Returns:
         int: The exit status: 0, or 1 after an error.
@@ -119,6 +123,13 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
 def load_config(path: str, options: dict | None = None):
     """Read a config file, merge options into it, and make sure that its framework works.
 
+    Args:
+        path (str): The file.
+        options (dict, optional): What ``--cfg-options`` gave: dotted keys and their values.
+
+    Returns:
+        mmengine.Config: With ``data_root`` handed on to its datasets and evaluators.
+
     Raises:
         UserError: The file is missing, is no config, or ``options`` do not fit it.
         MissingDependency: Its framework is missing or broken.
@@ -184,10 +195,12 @@ def load_model_config(path: str):
 def _check_kinds(cfg, path: str) -> None:
     """Refuse settings of another kind than what is checked before a run takes them for; None is as good as absent."""
     loaders = [key for key in cfg if key.endswith('_dataloader')]
-    wanted = [((key,), dict) for key in ('model', 'optim_wrapper', 'shapes', *loaders) if key in cfg]
+    wanted: list[tuple[tuple[str, ...], type]] = [
+        ((key,), dict) for key in ('model', 'optim_wrapper', 'shapes', *loaders) if key in cfg
+    ]
     wanted += [((key,), str) for key in ('data_root', 'load_from', 'work_dir') if key in cfg]
     wanted += [(('model', 'backbone'), dict), (('shapes', 'root'), str), (('shapes', 'task'), str)]
-    settings = [(cfg, keys, kind) for keys, kind in wanted]
+    settings: list[tuple[Any, tuple[str, ...], type]] = [(cfg, keys, kind) for keys, kind in wanted]
     settings += [(n, (k,), str) for n in _nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
     for node, keys, kind in settings:
         value = node
@@ -493,7 +506,14 @@ def _adapt_to_device(cfg) -> None:
 
 
 def build_runner(cfg):
-    """The runner of a prepared config; ``runner_type`` names another class than mmengine's Runner."""
+    """The runner of a config; ``runner_type`` names another class than mmengine's Runner.
+
+    Args:
+        cfg (mmengine.Config): What ``prepare`` gave.
+
+    Returns:
+        mmengine.runner.Runner: Ready to ``train()`` or ``test()``.
+    """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 

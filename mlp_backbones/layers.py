@@ -13,7 +13,6 @@ from torchvision.ops import StochasticDepth
 
 from .checks import said
 
-
 Linear = Union[nn.Linear, nn.Conv2d, nn.ConvTranspose2d]  # what can take in a scale and a shift
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backbones.base import BaseBackbone
 from .checkpoints.files import written_whole
 from .launch import UserError, check_target
 from .layers import TokenMixing
@@ -57,7 +58,8 @@ def drawn(path: Union[str, Path], *args: Any, **kwargs: Any) -> Iterator[tuple]:
     from cycler import cycler
 
     path = Path(path)
-    with plt.rc_context({**STYLE, 'axes.prop_cycle': cycler(color=COLOURS)}):
+    style: Any = {**STYLE, 'axes.prop_cycle': cycler(color=COLOURS)}
+    with plt.rc_context(style):
         figure, axes = plt.subplots(*args, squeeze=False, **kwargs)
         try:
             yield figure, axes
@@ -67,7 +69,7 @@ def drawn(path: Union[str, Path], *args: Any, **kwargs: Any) -> Iterator[tuple]:
             plt.close(figure)
 
 
-def stage_maps(backbone: nn.Module, x: Tensor, most: int = 4) -> dict[str, Tensor]:
+def stage_maps(backbone: BaseBackbone, x: Tensor, most: int = 4) -> dict[str, Tensor]:
     """Feature maps on the way through a backbone of ours.
 
     Args:
@@ -114,7 +116,7 @@ def telling_channels(maps: Tensor, number: int) -> Tensor:
     return ((picked - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).view(-1, *maps.shape[1:])
 
 
-def class_activation(model: nn.Module, x: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+def class_activation(model: Any, x: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Grad-CAM (arXiv 1610.02391) on the last feature map of a classifier.
 
     Args:
@@ -132,13 +134,16 @@ def class_activation(model: nn.Module, x: Tensor, labels: Sequence[int]) -> tupl
         last = last.requires_grad_()
         scores = model.head(model.neck((*maps, last)) if model.with_neck else (*maps, last))[0]
         grads = [torch.autograd.grad(scores[label], last, retain_graph=True)[0] for label in labels]
-    cams = [(grad.mean((2, 3), keepdim=True) * last.detach()).sum(1, keepdim=True).relu() for grad in grads]
-    cams = F.interpolate(torch.cat(cams), x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
+    evidence = [(grad.mean((2, 3), keepdim=True) * last.detach()).sum(1, keepdim=True).relu() for grad in grads]
+    cams = F.interpolate(torch.cat(evidence), x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
     return cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-12), scores.detach().softmax(0)
 
 
-def token_kernels(backbone: nn.Module) -> dict[int, Tensor]:
+def token_kernels(backbone: BaseBackbone) -> dict[int, Tensor]:
     """The token mixing of ResMLP or gMLP as spatial kernels.
+
+    Args:
+        backbone (BaseBackbone): One of the two.
 
     Returns:
         dict[int, Tensor]: Block -> (rows, columns, rows, columns): for every token, by its place in the grid, the
@@ -153,7 +158,7 @@ def token_kernels(backbone: nn.Module) -> dict[int, Tensor]:
     return {i: layer.weight.detach().view(*layer.grid, *layer.grid) for i, layer in enumerate(layers)}
 
 
-def receptive_fields(backbone: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+def receptive_fields(backbone: BaseBackbone, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """Effective receptive fields (arXiv 1701.04128): what the centre of every stage's map depends on.
 
     Args:

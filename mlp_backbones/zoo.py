@@ -41,6 +41,9 @@ def get_entry(name: str) -> dict[str, Any]:
     Args:
         name (str): Its name, or one that PaddleViT's or the authors' zoo has for it, such as ``'repmlp_b_256'``.
 
+    Returns:
+        dict[str, Any]: An entry of ``configs/*/metafile_*.yml``.
+
     Raises:
         ValueError: There is no such model.
     """

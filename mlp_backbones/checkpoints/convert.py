@@ -57,6 +57,9 @@ def convert(tensors: Mapping[str, Tensor], backbone_only: bool = False) -> Conve
         tensors (Mapping[str, Tensor]): Of a backbone, an original classifier or a host's model; see ``state_dict_of``.
         backbone_only (bool): Leave out everything but the backbone, and its prefix. Defaults to False.
 
+    Returns:
+        Converted: The tensors under our names, the family, and whose names they had.
+
     Raises:
         CheckpointError: It is of none of the families.
     """

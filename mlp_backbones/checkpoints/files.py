@@ -65,6 +65,7 @@ def check_hash(path: Path, name: str) -> None:
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -152,6 +153,9 @@ def state_dict_of(content: Any, source: object = 'the checkpoint') -> dict[str, 
         content (Any): What ``read_checkpoint`` gave. Of several wrappers the first of ``WRAPPERS`` counts: weights go
             before their moving average.
         source (object): What messages call it.
+
+    Returns:
+        dict[str, Tensor]: In the file's order; what is no tensor is left out.
 
     Raises:
         CheckpointError: There are no tensors in it.

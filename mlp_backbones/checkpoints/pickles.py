@@ -12,9 +12,9 @@ import pickletools
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, NamedTuple, Optional, Union, cast
 
 import numpy as np
 import torch
@@ -98,6 +98,8 @@ class _Array:
         return 0 if self.value is None else self.value.nbytes
 
     def tensor(self) -> Tensor:
+        if self.value is None:
+            raise CheckpointError('would make an array of nothing')
         return torch.from_numpy(self.value.astype(self.value.dtype.newbyteorder('=')))
 
 
@@ -162,7 +164,8 @@ class Machine:
             items, stack = stack, below.pop()
             return items
 
-        for count, (operation, given, _) in enumerate(pickletools.genops(file)):
+        operations: Iterator[tuple[Any, Any, Any]] = pickletools.genops(cast(Any, file))
+        for count, (operation, given, _) in enumerate(operations):
             if count > MOST_OPERATIONS:
                 raise CheckpointError(f'has more than {MOST_OPERATIONS} operations')
             if operation.name in LITERALS:

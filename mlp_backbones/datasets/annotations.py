@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .coco import check_coco, looks_whole, read_json
 from .files import DataError, Finding, Findings, short
@@ -20,7 +21,7 @@ def dataset_class(node: dict, scope: str) -> type | None:
         return None
 
 
-def kind_of(cls: type | None) -> str | None:
+def kind_of(cls: Any) -> str | None:
     """'coco', 'segmentation' or 'classification', by what a dataset's class inherits from; None for others."""
     ancestors = {f'{c.__module__.split(".")[0]}.{c.__name__}': c for c in getattr(cls, '__mro__', ())}
     if coco := ancestors.get('mmdet.CocoDataset'):

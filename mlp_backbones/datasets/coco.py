@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from .files import DataError, Finding, Findings, listed, short
 
@@ -253,11 +254,11 @@ def _rle_counts(text: str) -> list[int] | None:
     return None if shift else counts
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return type(value) is int and -LAST_ID <= value <= LAST_ID
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and -LARGEST < value < LARGEST  # false for NaN too
 
 

@@ -72,7 +72,7 @@ class Guard:
         self.transform, self.faults = transform, faults
 
     def __call__(self, results: dict) -> dict | None:
-        path = results.get('img_path' if 'img' not in results else 'seg_map_path')
+        path: Any = results.get('img_path' if 'img' not in results else 'seg_map_path')
         reason = None
         try:
             out = self.transform(results)
@@ -92,7 +92,7 @@ class Guard:
                 reason = f'is {w}x{h} pixels; its image is {width}x{height}'
         if reason is None:
             return out
-        self.faults.add(path or results.get('img_path'), reason)
+        self.faults.add(path or results.get('img_path', ''), reason)
         return None
 
     def __repr__(self) -> str:

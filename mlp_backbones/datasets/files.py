@@ -9,6 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def file_problem(path: str | os.PathLike) -> str | None:
     return read_picture(path)[1]
 
 
-def read_picture(path: str | os.PathLike, keep: bool = False) -> tuple[object, str | None]:
+def read_picture(path: str | os.PathLike, keep: bool = False) -> tuple[Any, str | None]:
     """Decode a whole image file.
 
     Args:
@@ -181,9 +182,11 @@ def labels_problem(
 
 
 def short(value: object) -> str:
+    """A value as a message shows it, in up to 40 characters."""
     text = repr(value) if isinstance(value, (list, dict, float, type(None))) else str(value)
     return text.encode('utf-8', 'replace').decode() if len(text) <= 40 else text[:37] + '...'
 
 
 def listed(values: list) -> str:
+    """The first eight of some values, and how many more there are."""
     return ', '.join(map(short, values[:8])) + (f' and {len(values) - 8} more' if len(values) > 8 else '')

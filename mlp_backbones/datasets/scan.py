@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .annotations import annotation_file, annotation_findings, class_names, dataset_class, kind_of
 from .coco import check_coco, read_json
@@ -17,6 +18,8 @@ SPLITS = ('train', 'val', 'test')
 
 @dataclass(frozen=True)
 class Problem:
+    """Something wrong with one file."""
+
     level: str  # 'error' or 'warning'
     split: str  # 'train', 'val' or 'test'
     file: str
@@ -125,13 +128,14 @@ def _read_coco(source: Source, node: dict, cls: type) -> None:
     if not isinstance(data, dict):
         return
     prefix = os.path.join(node.get('data_root') or '', (node.get('data_prefix') or {}).get('img', ''))
-    for image in data.get('images') if isinstance(data.get('images'), list) else ():
+    images, categories = data.get('images'), data.get('categories')
+    for image in images if isinstance(images, list) else ():
         if isinstance(image, dict) and isinstance(image.get('file_name'), str):
-            size = (image.get('width'), image.get('height'))
+            size: Any = (image.get('width'), image.get('height'))
             known = all(type(s) in (int, float) for s in size)
             source.samples.append(Sample(os.path.join(prefix, image['file_name']), size if known else None))
-    categories = data.get('categories') if isinstance(data.get('categories'), list) else []
-    found = [c.get('name') for c in categories if isinstance(c, dict)]
+    categories = categories if isinstance(categories, list) else []
+    found: list[Any] = [c.get('name') for c in categories if isinstance(c, dict)]
     source.classes = [c for c in found if names is None or c in names]
 
 

@@ -1,3 +1,5 @@
+"""Necks for backbones of one stride."""
+
 from .simple_feature_pyramid import SimpleFeaturePyramid
 
 __all__ = ['SimpleFeaturePyramid']

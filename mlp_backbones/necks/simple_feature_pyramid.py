@@ -60,7 +60,7 @@ class SimpleFeaturePyramid(BaseModule):
             if len(in_channels) != 1:
                 raise ValueError(f'SimpleFeaturePyramid takes one map, got in_channels={said(in_channels)}')
             in_channels = in_channels[0]
-        check_int(name, 'in_channels', in_channels)
+        in_channels = check_int(name, 'in_channels', in_channels)
         check_int(name, 'out_channels', out_channels)
         check_int(name, 'in_stride', in_stride)
         if not isinstance(out_strides, Sequence) or len(out_strides) > 32:
