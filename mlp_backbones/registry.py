@@ -17,6 +17,7 @@ MODELS = Registry(
     scope='mlp_backbones',
     locations=['mlp_backbones.backbones', 'mlp_backbones.necks'],
 )
+"""The backbones and necks, in mmengine's hierarchy of registries: ``MODELS.build(dict(type='ConvMLP'))``."""
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mlp_backbones', locations=['mlp_backbones.hooks'])
 DATA_SAMPLERS = Registry(
     'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mlp_backbones', locations=['mlp_backbones.datasets.sampling']

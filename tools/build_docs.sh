@@ -9,4 +9,5 @@ VENV=${VENV:-.venv}
 PYTHON=$([ -x "$VENV/bin/python" ] && echo "$VENV/bin/python" || echo python3)
 "$PYTHON" -c 'import mkdocs, material, mkdocstrings' 2>/dev/null \
   || { echo "error: the site needs: $PYTHON -m pip install -e '.[docs]'" >&2; exit 1; }
+export NO_MKDOCS_2_WARNING=1  # an advertisement
 exec "$PYTHON" -m mkdocs "${1:-build}" --strict
