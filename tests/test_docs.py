@@ -91,9 +91,6 @@ def test_site(tmp_path):
 # ----------------------------------------------------------------------------------------------------------------------
 # Commands
 # ----------------------------------------------------------------------------------------------------------------------
-OTHERS = {'--signal=USR1'}  # options of Slurm and the like, which the text names too
-
-
 class Captured(BaseException):
     pass
 
@@ -148,9 +145,10 @@ def test_commands(page, text, parsers, capsys):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 def test_options_that_are_named(page, parsers):
-    known = OTHERS.union(*(parser._option_string_actions for parser in parsers.values()))
+    known = set().union(*(parser._option_string_actions for parser in parsers.values()))
     nested = [a for p in parsers.values() for a in p._actions if isinstance(a, argparse._SubParsersAction)]
     known = known.union(*(p._option_string_actions for a in nested for p in a.choices.values()))
+    known = known.union(*(re.findall(r'--[\w-]+', p.read_text()) for p in (ROOT / 'tools').glob('*.sh')))
     named = re.findall(r'`(--[\w-]+)', BLOCK.sub('', page.read_text()))
     assert set(named) <= known
 
