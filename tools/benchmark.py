@@ -17,9 +17,9 @@ images), autocast (bf16 where torch chooses), compile. {size} in an argument sta
 
 Candidates take turns within every round of one process, so that a slow moment of the machine meets them all; the table
 gives medians, and the ratio of each one's rate to the first one's. So does the rate of a large matrix product, in
-turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one step (of training: forward and
-backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by the operating
-system, each in a process of its own.
+turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one step (of training: forward
+and backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by the
+operating system, each in a process of its own.
 
 --suite measures the standard set of docs/benchmark.md, --loading how checkpoints are read.
 """
