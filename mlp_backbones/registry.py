@@ -2,9 +2,12 @@
 
 ``type='mlp_backbones.ConvMLP'`` builds from the registries of mmdet, mmseg and mmpretrain with nothing
 imported beforehand: mmengine imports ``<scope>.registry`` by itself. After ``import mlp_backbones`` the
-plain name ``type='ConvMLP'`` works as well.
+plain name ``type='ConvMLP'`` works as well, and so do our configs as ``_base_ = 'mlp_backbones::detection/…'`` and in
+``mmengine.hub``.
 """
 
+from mmengine.config import Config
+from mmengine.config import utils as config_utils
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -34,3 +37,24 @@ def register_model(cls: type) -> type:
     MODELS.register_module(module=cls)
     ROOT_MODELS.register_module(module=cls)
     return cls
+
+
+def _register_configs() -> None:
+    """Let mmengine find our configs under ``mlp_backbones::``.
+
+    mmengine knows its own packages only, and builds what comes from another in that package's scope. Ours name their
+    host in ``default_scope``, as a config inherited by its path does, so the scope is left out.
+    """
+    if 'mlp_backbones' in config_utils.MODULE2PACKAGE:
+        return
+    config_utils.MODULE2PACKAGE['mlp_backbones'] = 'mlp_backbones'
+    find = Config._get_cfg_path
+
+    def find_without_our_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'mlp_backbones' else scope
+
+    Config._get_cfg_path = staticmethod(find_without_our_scope)
+
+
+_register_configs()

@@ -52,6 +52,8 @@ class IsotropicBackbone(BaseBackbone):
             the stages are the blocks, and the first one includes the patch embedding.
     """
 
+    num_extra_tokens = 0  # every token is a place of the image; mmpretrain's vis_cam.py asks, and takes 1 for granted
+
     def __init__(
         self,
         dim: int,

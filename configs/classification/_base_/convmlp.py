@@ -1,6 +1,7 @@
 # Norm, mean over positions, linear; mixup and cutmix are switched at random, each half of the time.
 model = dict(
     type='ImageClassifier',
+    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
     backbone=dict(type='mlp_backbones.ConvMLP', arch='small', out_indices=(3,), final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(

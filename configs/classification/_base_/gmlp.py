@@ -1,6 +1,7 @@
 # LayerNorm, mean over positions, linear. Images are normalised by mean and deviation 127.5.
 model = dict(
     type='ImageClassifier',
+    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
     backbone=dict(type='mlp_backbones.GMLP', arch='s16', final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(

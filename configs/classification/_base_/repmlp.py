@@ -1,6 +1,7 @@
 # BatchNorm, mean over positions, linear.
 model = dict(
     type='ImageClassifier',
+    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
     backbone=dict(type='mlp_backbones.RepMLP', arch='t224', out_indices=(3,), final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(

@@ -1,6 +1,7 @@
 # Affine, mean over positions, linear.
 model = dict(
     type='ImageClassifier',
+    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
     backbone=dict(type='mlp_backbones.ResMLP', arch='12', final_norm=True, drop_path_rate=0.1),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(

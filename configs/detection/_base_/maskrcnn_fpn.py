@@ -1,6 +1,7 @@
 # Mask R-CNN (arXiv 1703.06870) over a four-level backbone; the child config names backbone and channels.
 model = dict(
     type='MaskRCNN',
+    _scope_='mmdet',  # whoever builds it, mmengine.hub too
     data_preprocessor=dict(
         type='DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,6 +1,7 @@
 # RetinaNet (arXiv 1708.02002) over a four-level backbone; the child config names backbone and channels.
 model = dict(
     type='RetinaNet',
+    _scope_='mmdet',  # whoever builds it, mmengine.hub too
     data_preprocessor=dict(
         type='DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
