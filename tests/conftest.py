@@ -4,10 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from mlp_backbones.datasets import make_shapes
 
 TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+@pytest.fixture(autouse=True)
+def own_scope(monkeypatch):
+    """A runner sets mmengine's default scope for the whole process: for one test only, here."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
 
 
 @pytest.fixture
