@@ -8,12 +8,14 @@ import re
 import signal
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_reduce, get_rank, is_distributed, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -61,12 +63,16 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Optional[Path], list[Path]]
         whole. The one that ``last_checkpoint`` names counts as the newest.
     """
     work_dir = Path(work_dir)
-    candidates = [p for p in work_dir.glob('*') if re.fullmatch(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?', p.name)]
-    candidates.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file() and (text := pointer.read_text(errors='replace').strip()):
-        # A work dir may have been moved since: then the file of that name in it.
-        named = next((p for p in (Path(text), work_dir / Path(text).name) if p.exists()), Path(text))
+    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    # A work dir may have been copied or moved since: the file of that name in it goes first.
+    named = next((p for p in (work_dir / Path(text).name, Path(text)) if text and p.exists()), Path(text))
+    folders = {work_dir.resolve(), *([named.parent.resolve()] if text else [])}
+    pattern = re.compile(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?')
+    candidates = [p for f in folders for p in f.glob('*') if pattern.fullmatch(p.name) and p.exists()]
+    candidates.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+    candidates = [work_dir / p.name if p.parent == work_dir.resolve() else p for p in candidates]
+    if text:
         candidates = [named, *(p for p in candidates if p.resolve() != named.resolve())]
     broken: list[Path] = []
     for path in candidates:
@@ -141,10 +147,9 @@ class _Stream:
     """The batches of an iteration-based loop from some iteration on; what the loop wants to skip is not loaded."""
 
     def __init__(self, loader, done: int, skips: int) -> None:
-        loader.batch_sampler.start_at(done)
-        self.loader, self.skips = loader, skips
-        self.batches: Optional[Iterator] = None
+        self.loader, self.done, self.skips = loader, done, skips
         self.epoch = 0
+        self.batches: Optional[Iterator] = None
 
     def __iter__(self) -> '_Stream':
         return self
@@ -158,14 +163,21 @@ class _Stream:
             self.skips -= 1
             return None
         if self.batches is None:
-            self.batches = iter(self.loader)
+            within = self.done
+            if not isinstance(self.loader.batch_sampler.sampler, InfiniteSampler):  # it goes over the data many times
+                self.epoch, within = divmod(self.done, len(self.loader))
+            self.batches = self._from(within)
         try:
             return next(self.batches)
-        except StopIteration:  # a sampler with an end
+        except StopIteration:
             self.epoch += 1
-            self.loader.batch_sampler.sampler.set_epoch(self.epoch)
-            self.batches = iter(self.loader)
+            self.batches = self._from(0)
             return next(self.batches)
+
+    def _from(self, batch: int) -> Iterator:
+        self.loader.batch_sampler.sampler.set_epoch(self.epoch)
+        self.loader.batch_sampler.start_at(batch)
+        return iter(self.loader)
 
 
 @HOOKS.register_module()
@@ -178,27 +190,38 @@ class ExactResumeHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    saved_length: Optional[int] = None  # batches in an epoch of the run that is resumed
+
     def before_train(self, runner) -> None:
         loop, loader = runner.train_loop, runner.train_dataloader
         self.seed = loader.batch_sampler.sampler.seed
+        self.length = len(loader)
         if not runner.iter:
             return
         if hasattr(loop, 'dataloader_iterator'):
             skips = 0 if getattr(loop, 'fast_forward_on_resume', False) else runner.iter
             loop.dataloader_iterator = _Stream(loader, runner.iter, skips)
-        else:
-            loader.batch_sampler.start_at(runner.iter - runner.epoch * len(loader))
+        elif self.saved_length == self.length:
+            loader.batch_sampler.start_at(runner.iter - runner.epoch * self.length)
+        elif self.saved_length is None or runner.iter != runner.epoch * self.saved_length:
+            runner.logger.warning(
+                f'The checkpoint was saved with {self.saved_length} batches in an epoch, now there are {self.length} '
+                f'(another number of processes or images in a batch?): epoch {runner.epoch + 1} begins at its start.'
+            )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         seed_everything(self.seed, runner.iter, get_rank())
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['meta']['sampler_seed'] = self.seed
+        checkpoint['meta'].update(sampler_seed=self.seed, epoch_length=self.length)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        sampler = getattr(getattr(runner.train_loop, 'dataloader', None), 'batch_sampler', None)
+        # `train_loop` and `train_dataloader` would build the training data, which a run that only tests need not have.
+        loader = getattr(runner._train_loop, 'dataloader', None)
+        sampler = getattr(loader, 'batch_sampler', None)
         if runner._resume and isinstance(sampler, ResumableBatchSampler):
             sampler.sampler.seed = checkpoint['meta'].get('sampler_seed', sampler.sampler.seed)
+            self.saved_length = checkpoint['meta'].get('epoch_length')
 
 
 @HOOKS.register_module()
@@ -246,6 +269,7 @@ class InterruptHook(Hook):
 
     def __init__(self) -> None:
         self.requested = False
+        self.when = 0.0
         self.previous = {}
         # Here, because mmengine's loop over iterations starts the data workers before `before_train`: they inherit the
         # handlers, where without them the signals, which go to all processes, would end them.
@@ -254,8 +278,11 @@ class InterruptHook(Hook):
                 self.previous[number] = signal.signal(number, self._request)
 
     def _request(self, number: int, frame) -> None:
-        if self.requested and number == signal.SIGINT:
+        # torchrun passes a Ctrl-C on that its processes may have had from the terminal: that is not a second one.
+        if self.requested and number == signal.SIGINT and time.monotonic() > self.when + 1:
             raise KeyboardInterrupt
+        if not self.requested:
+            self.when = time.monotonic()
         self.requested = True
         if is_main_process():
             print('\nSaving after this iteration, then stopping; Ctrl-C again stops at once.', file=sys.stderr)
@@ -270,7 +297,7 @@ class InterruptHook(Hook):
             flag = torch.tensor(float(stop))
             all_reduce(flag, 'max')
             stop = bool(flag)
-        if not stop:
+        if not stop or not runner.optim_wrapper.should_update():  # gathered gradients would be lost
             return
         self.after_train(runner)
         done = runner.iter + 1

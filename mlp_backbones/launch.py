@@ -20,6 +20,7 @@ from typing import Any
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
+RUN_HOOKS = ('ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook')
 LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
 
 
@@ -75,7 +76,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
+def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resume: str | None = None):
     """Load the config of a run, adapt it to data and device, and refuse what cannot work.
 
     Args:
@@ -83,6 +84,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
         train (bool): Whether the run trains, or only tests.
         amp (str, optional): Mixed precision in 'float16', 'bfloat16' or 'auto', the one that the family takes. Defaults
             to None, as the config says.
+        resume (str, optional): A checkpoint to go on from, or 'auto' for the work dir's newest. Defaults to None, as
+            the config says.
 
     Returns:
         mmengine.Config: Ready for ``Runner.from_cfg``.
@@ -98,6 +101,9 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper') if train else ('test_dataloader', 'test_cfg'):
+        if not cfg.get(part):
+            raise UserError(f'{args.config} has no {part}, so it cannot be {"trained" if train else "tested"}')
     _check_backbone(cfg)
     _check_data(cfg, train)
     _adopt_categories(cfg)
@@ -107,11 +113,17 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
     if train:
         _set_precision(cfg, amp)
         _make_safe(cfg)
+        if resume:
+            cfg.resume = True
+            cfg.load_from = cfg.get('load_from') if resume == 'auto' else resume
         if cfg.get('resume'):
-            _choose_checkpoint(cfg)
+            _choose_checkpoint(cfg, auto=resume == 'auto' or not cfg.get('load_from'))
         init_cfg = cfg.model.get('backbone', {}).get('init_cfg') or {}
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             _check_weights(init_cfg['checkpoint'], 'model.backbone.init_cfg.checkpoint')
+    else:  # a config that a run has dumped, with what is for training only
+        cfg.resume = False
+        cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if _class_name(h) not in RUN_HOOKS]
     if cfg.get('load_from'):
         _check_weights(cfg.load_from, 'load_from')
     # Seconds that processes wait for one another. One that dies is noticed at once, a machine that vanishes is not.
@@ -239,7 +251,7 @@ def _spread_data_root(cfg, defaults: set[str]) -> None:
                 node[key] = root
             elif key == 'ann_file' and isinstance(value, str):
                 for old in stale:
-                    if value.startswith(old):
+                    if value.startswith(os.path.join(old, '')):
                         node[key] = os.path.join(root, value[len(old) :].lstrip('/'))
                         break
 
@@ -401,26 +413,33 @@ def check_writable(folder: str | Path, what: str = 'the folder', option: str = '
 def _set_precision(cfg, amp: str | None) -> None:
     """Switch mixed precision on, and refuse float16 for ResMLP, whose activations are too large for it."""
     wrapper = cfg.optim_wrapper
-    needs_bfloat16 = str(cfg.model.get('backbone', {}).get('type', '')).endswith('ResMLP')
+    needs_bfloat16 = _class_name(cfg.model.get('backbone')) == 'ResMLP'
     if amp:
         wrapper['type'] = 'AmpOptimWrapper'
-        wrapper['dtype'] = ('bfloat16' if needs_bfloat16 else 'float16') if amp == 'auto' else amp
-    if wrapper.get('type') == 'AmpOptimWrapper' and needs_bfloat16 and wrapper.get('dtype') != 'bfloat16':
+        auto = wrapper.get('dtype') or ('bfloat16' if needs_bfloat16 else 'float16')
+        wrapper['dtype'] = auto if amp == 'auto' else amp
+    if _class_name(wrapper) == 'AmpOptimWrapper' and needs_bfloat16 and wrapper.get('dtype') != 'bfloat16':
         raise UserError(
             'ResMLP overflows in float16: its authors train it in float32, and bfloat16 is fine too. '
             "Use --amp bfloat16, or optim_wrapper.dtype='bfloat16' in the config"
         )
 
 
+def _class_name(settings) -> str:
+    """The name of the class that some settings ask for, without its scope or module; '' where there is none."""
+    kind = (settings or {}).get('type', '')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
 def _make_safe(cfg) -> None:
     """Whole checkpoints, exact resuming, a stop at NaN and at Ctrl-C: what ``hooks.py`` has, for any config."""
-    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
-    if checkpoint and checkpoint.get('type') == 'CheckpointHook':
+    checkpoint = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint and _class_name(checkpoint) == 'CheckpointHook':
         checkpoint['type'] = 'mlp_backbones.CheckpointHook'
-    names = ['ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook']
+    names = list(RUN_HOOKS)
     loader, sampler = cfg.train_dataloader, 'mlp_backbones.ResumableBatchSampler'
-    if not loader.get('sampler'):
-        names.remove('ExactResumeHook')
+    if _class_name(loader.get('sampler')) not in ('DefaultSampler', 'InfiniteSampler', 'RepeatAugSampler'):
+        names.remove('ExactResumeHook')  # others may give more than indices
     elif (loader.get('batch_sampler') or {}).get('type') != sampler:
         loader['batch_sampler'] = dict(
             type=sampler, batch_sampler=loader.get('batch_sampler'), drop_last=loader.pop('drop_last', False)
@@ -430,13 +449,16 @@ def _make_safe(cfg) -> None:
     cfg.custom_hooks = hooks + [dict(type=t) for n in names if (t := f'mlp_backbones.{n}') not in there]
 
 
-def _choose_checkpoint(cfg) -> None:
-    """Find the checkpoint that a resumed run goes on from, and make sure that it is whole."""
+def _choose_checkpoint(cfg, auto: bool) -> None:
+    """Find the checkpoint that a resumed run goes on from, and make sure that it is whole.
+
+    Without one, with ``auto``, the run starts as it would without being resumed.
+    """
     from .hooks import is_whole, newest_checkpoint, remove_partial_files
 
     remove_partial_files(cfg.work_dir)
     newest, broken = newest_checkpoint(cfg.work_dir)
-    if cfg.get('load_from'):
+    if not auto:
         path = Path(cfg.load_from)
         if path.exists() and not is_whole(path):
             other = f'; the newest whole one in {cfg.work_dir} is {newest}' if newest else ''
@@ -447,7 +469,9 @@ def _choose_checkpoint(cfg) -> None:
         print(f'missing or not whole, so passed over: {", ".join(map(str, broken))}', flush=True)
     if main:
         print(f'Resuming from {newest}' if newest else f'No checkpoint in {cfg.work_dir}: starting anew', flush=True)
-    cfg.resume, cfg.load_from = newest is not None, str(newest) if newest else None
+    cfg.resume = newest is not None
+    if newest:
+        cfg.load_from = str(newest)
 
 
 def _check_weights(source: str, setting: str) -> None:
@@ -462,7 +486,7 @@ def _check_weights(source: str, setting: str) -> None:
     if '.init_cfg' in setting:
         help_ += f', or train from scratch with --cfg-options {setting.rsplit(".", 1)[0]}=None'
     if '://' not in source:
-        if not os.path.isfile(source):
+        if not os.path.exists(source):  # DeepSpeed's are folders
             raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
         return
     if source.startswith(('http://', 'https://')):

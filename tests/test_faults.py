@@ -269,6 +269,19 @@ def test_damaged_checkpoint_by_name(by_epoch, tmp_path):
     assert f'the newest whole one in {by_epoch.folder / "unbroken"} is' in run.printed
 
 
+def test_another_batch_size(by_epoch):
+    """Nothing is left out of the epochs that follow, though the checkpoint counts other iterations."""
+    work = by_epoch.folder / 'larger'
+    work.mkdir()
+    shutil.copy(by_epoch.folder / 'unbroken/epoch_6.pth', work)
+    config = by_epoch.folder / 'larger.py'
+    config.write_text(
+        f"_base_ = '{by_epoch.config}'\ntrain_dataloader = dict(batch_size=8)\ntrain_cfg = dict(max_epochs=7)\n"
+    )
+    assert by_epoch.start('larger', '--resume', config=config).wait() == 0
+    assert final(work)['meta']['iter'] == 36 + 24 // 8
+
+
 def test_nan_stops(by_epoch):
     config = by_epoch.folder / 'nan.py'
     config.write_text(

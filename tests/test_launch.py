@@ -247,6 +247,32 @@ class TestBadInput:
         assert asked[11:] == ['-u', str(ROOT / f'tools/{tool}.py'), *end]
 
 
+class TestRunHooks:
+    def test_training_has_them_and_testing_a_dumped_config_has_not(self, tmp_path, shapes):
+        root = f'{shapes / "coco"}/'
+        cfg = ready(SHAPES, tmp_path / 'w', data_root=root)
+        types = [h['type'] for h in cfg.custom_hooks]
+        assert [f'mlp_backbones.{name}' for name in launch.RUN_HOOKS] == types[-3:]
+        assert cfg.default_hooks.checkpoint.type == 'mlp_backbones.CheckpointHook'
+        assert cfg.train_dataloader.batch_sampler.type == 'mlp_backbones.ResumableBatchSampler'
+        cfg.resume = True
+        cfg.dump(tmp_path / 'dumped.py')
+        again = ready(str(tmp_path / 'dumped.py'), tmp_path / 'w')
+        assert [h['type'] for h in again.custom_hooks] == types
+        assert again.train_dataloader.batch_sampler == cfg.train_dataloader.batch_sampler
+        tested = ready(str(tmp_path / 'dumped.py'), tmp_path / 'w', train=False)
+        assert not tested.resume and not [h for h in tested.custom_hooks if 'mlp_backbones' in h['type']]
+
+    def test_a_config_that_only_tests(self, tmp_path, shapes):
+        with pytest.raises(UserError, match='has no train_dataloader, so it cannot be trained'):
+            ready(SHAPES, tmp_path, data_root=f'{shapes / "coco"}/', train_dataloader=None)
+
+    def test_resuming_without_a_checkpoint_keeps_load_from(self, tmp_path):
+        cfg = load_config(SHAPES, dict(load_from='weights.pth', work_dir=str(tmp_path)))
+        launch._choose_checkpoint(cfg, auto=True)
+        assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
+
+
 class TestPrecision:
     RESMLP = str(CONFIGS / 'classification/resmlp_p8_shapes.py')
 

@@ -36,8 +36,6 @@ def main() -> None:
     if args.tensorboard and importlib.util.find_spec('tensorboard') is None:
         raise UserError('--tensorboard: tensorboard is not installed. Install it with:\n  pip install tensorboard')
     options = dict(args.cfg_options or {})
-    if args.resume:
-        options.update(resume=True, load_from=None if args.resume == 'auto' else args.resume)
     if args.accumulate is not None:
         if args.accumulate < 1:
             parser.error(f'--accumulate must be a positive number, got {args.accumulate}')
@@ -49,13 +47,15 @@ def main() -> None:
     if args.strict_data:
         options['max_faulty_files'] = 0
     args.cfg_options = options
-    cfg = prepare(args, train=True, amp=args.amp)
+    cfg = prepare(args, train=True, amp=args.amp, resume=args.resume)
     if args.compile:
         cfg.custom_hooks.append(dict(type='mlp_backbones.CompileHook'))
     if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
         raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
     if args.tensorboard:
-        cfg.visualizer.setdefault('vis_backends', []).append(dict(type='TensorboardVisBackend'))
+        cfg.setdefault('visualizer', dict(type='Visualizer')).setdefault('vis_backends', []).append(
+            dict(type='TensorboardVisBackend')
+        )
     build_runner(cfg).train()
 
 

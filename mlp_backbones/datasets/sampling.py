@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler
 
 from ..registry import DATA_SAMPLERS
@@ -60,19 +61,22 @@ class ResumableBatchSampler:
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
-        self.skip = 0  # batches to leave out, once
-        if batch_sampler is None:
-            self.batches = BatchSampler(sampler, batch_size, drop_last)
-        else:
-            self.batches = DATA_SAMPLERS.build(batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size))
+        self.inner = batch_sampler
+        self.start_at(0)
         # torch asks a dataset for a whole batch where it has this method; so the seeding happens in the workers.
         sampler.dataset.__getitems__ = functools.partial(_seeded_items, sampler.dataset)
 
     def start_at(self, skip: int) -> None:
         """Begin the next epoch, or an endless sampler's stream, after so many batches, without loading them."""
         self.skip = skip
-        if hasattr(self.sampler, '_indices_of_rank'):  # an InfiniteSampler keeps its place; back to the start
+        if isinstance(self.sampler, InfiniteSampler):  # it keeps its place; back to the start
             self.sampler.indices = self.sampler._indices_of_rank()
+        # Anew, since some keep samples for a later batch.
+        if self.inner is None:
+            self.batches = BatchSampler(self.sampler, self.batch_size, self.drop_last)
+        else:
+            settings = dict(sampler=self.sampler, batch_size=self.batch_size)
+            self.batches = DATA_SAMPLERS.build(self.inner, default_args=settings)
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
         sampler, skip, self.skip = self.sampler, self.skip, 0
