@@ -62,16 +62,15 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Optional[Path], list[Path]]
         tuple[Path | None, list[Path]]: The newest whole one of a work dir, and the newer ones that are missing or not
         whole. The one that ``last_checkpoint`` names counts as the newest.
     """
-    work_dir = Path(work_dir)
+    work_dir = Path(os.path.abspath(work_dir))
     pointer = work_dir / 'last_checkpoint'
     text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     # A work dir may have been copied or moved since: the file of that name in it goes first.
     named = next((p for p in (work_dir / Path(text).name, Path(text)) if text and p.exists()), Path(text))
-    folders = {work_dir.resolve(), *([named.parent.resolve()] if text else [])}
+    folders = {work_dir, *([Path(os.path.abspath(named.parent))] if text else [])}
     pattern = re.compile(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?')
     candidates = [p for f in folders for p in f.glob('*') if pattern.fullmatch(p.name) and p.exists()]
     candidates.sort(key=lambda p: p.stat().st_mtime, reverse=True)
-    candidates = [work_dir / p.name if p.parent == work_dir.resolve() else p for p in candidates]
     if text:
         candidates = [named, *(p for p in candidates if p.resolve() != named.resolve())]
     broken: list[Path] = []
