@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .datasets.annotations import nodes
 from .deployment import TensorModel, tensors_of
-from .launch import _nodes
 
 
 def input_size(cfg) -> tuple[int, int]:
@@ -17,7 +17,7 @@ def input_size(cfg) -> tuple[int, int]:
     """
     pipelines = [(cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in ('test', 'train')]
     preprocessor = cfg.model.get('data_preprocessor') or {}
-    steps = [*_nodes(pipelines[0]), preprocessor, *_nodes(pipelines[1])]
+    steps = [*nodes(pipelines[0]), preprocessor, *nodes(pipelines[1])]
     sizes = (step[key] for key in ('crop_size', 'scale', 'size') for step in steps if step.get(key))
     size = next(sizes, 224)
     size = (size, size) if isinstance(size, int) else size

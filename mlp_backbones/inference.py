@@ -18,8 +18,9 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
 from .checkpoints import read_checkpoint
-from .launch import UserError, _nodes, find_config, load_model_config
-from .zoo import build_model, list_models
+from .datasets.annotations import dataset_nodes
+from .launch import UserError, find_config, load_model_config
+from .zoo import build_model, fill_model, list_models
 
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
@@ -204,7 +205,10 @@ class Predictor:
         weights = weights or find_weights(name, entry)
         cfg.model.backbone.init_cfg = None
         content = {} if weights == 'none' else read_checkpoint(weights)
-        model = build_model(cfg, None if weights == 'none' else weights, strict=whole).to(target)
+        model = build_model(cfg)
+        if weights != 'none':
+            fill_model(model, content, weights, strict=whole)
+        model = model.to(target)
         classes, palette = _meta(cfg, model, content)
         return PREDICTORS[cfg.default_scope](cfg, model, classes, palette)
 
@@ -298,6 +302,16 @@ class Predictor:
         raise NotImplementedError
 
 
+def _around(base: Any, cfg, model: torch.nn.Module):
+    """A host's inferencer around a model that is filled already, with the class names that belong to it."""
+
+    class Inferencer(base):
+        def _init_model(self, *args, **kwargs):
+            return model
+
+    return Inferencer(cfg, device=str(next(model.parameters()).device))
+
+
 class Classifier(Predictor):
     """Of mmpretrain's classifiers."""
 
@@ -327,17 +341,12 @@ class Detector(Predictor):
 
     def _inferencer(self):
         base: Any = importlib.import_module('mmdet.apis').DetInferencer
-        model = self.model
         # COCO's own numbers have gaps; those of other data are taken to start at 1.
         coco = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
         numbers = [n for n in range(1, 91) if n not in NOT_IN_COCO] if tuple(self.classes) == tuple(coco) else None
         self.numbers = numbers or list(range(1, len(self.classes) + 1))
 
-        class Inferencer(base):
-            def _init_model(self, *args, **kwargs):
-                return model  # filled already, with the class names that belong to it
-
-        inferencer = Inferencer(self.cfg, device=str(next(model.parameters()).device))
+        inferencer = _around(base, self.cfg, self.model)
         write = inferencer.visualizer.draw_texts
         # The labels of small boxes would be too small to read.
         inferencer.visualizer.draw_texts = lambda *args, font_sizes=0, **kwargs: write(
@@ -381,13 +390,8 @@ class Segmentor(Predictor):
 
     def _inferencer(self):
         base: Any = importlib.import_module('mmseg.apis').MMSegInferencer
-        model = self.model
 
-        class Inferencer(base):
-            def _init_model(self, *args, **kwargs):
-                return model
-
-        return Inferencer(self.cfg, device=str(next(model.parameters()).device))
+        return _around(base, self.cfg, self.model)
 
     def _options(self, score: float) -> dict[str, Any]:
         return dict(opacity=0.6)
@@ -422,7 +426,7 @@ def _meta(cfg, model: torch.nn.Module, content: Any) -> tuple[list[str], list[tu
     meta = content.get('meta') if isinstance(content, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}
     candidates = [meta.get('dataset_meta') or {}, meta]  # of mmengine, and of the hosts before it
-    dataset = next((n for n in _nodes(cfg.get('test_dataloader')) if 'type' in n and 'pipeline' in n), {})
+    dataset = next(dataset_nodes(cfg.get('test_dataloader')), {})
     candidates += [dataset.get('metainfo') or {}, dataset]
     scope = cfg.default_scope
     importlib.import_module(f'{scope}.datasets')

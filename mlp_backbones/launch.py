@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .datasets.annotations import annotation_file, annotation_findings, dataset_nodes, nodes
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
@@ -213,7 +214,7 @@ def _check_kinds(cfg, path: str) -> None:
     wanted += [((key,), str) for key in ('data_root', 'load_from', 'work_dir') if key in cfg]
     wanted += [(('model', 'backbone'), dict), (('shapes', 'root'), str), (('shapes', 'task'), str)]
     settings: list[tuple[Any, tuple[str, ...], type]] = [(cfg, keys, kind) for keys, kind in wanted]
-    settings += [(n, (k,), str) for n in _nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
+    settings += [(n, (k,), str) for n in nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
     for node, keys, kind in settings:
         value = node
         for key in keys:
@@ -227,14 +228,6 @@ def _check_kinds(cfg, path: str) -> None:
         raise UserError(f'{path}: shapes needs a root and a task, got {dict(cfg.shapes)}')
 
 
-def _nodes(value) -> Iterator[dict]:
-    """Every dict inside a config value, outermost first."""
-    if isinstance(value, dict):
-        yield value
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
-        yield from _nodes(child)
-
-
 def _spread_data_root(cfg, defaults: set[str]) -> None:
     """Let a changed top-level ``data_root`` reach the datasets and evaluators, which hold copies of the default.
 
@@ -245,7 +238,7 @@ def _spread_data_root(cfg, defaults: set[str]) -> None:
         return
     stale = defaults - {root}
     parts = [v for k, v in cfg.items() if k.endswith(('_dataloader', '_evaluator'))]
-    for node in _nodes(parts):
+    for node in nodes(parts):
         for key, value in node.items():
             if key == 'data_root' and value in stale:
                 node[key] = root
@@ -279,9 +272,8 @@ def _check_backbone(cfg) -> None:
 
 def _datasets(cfg, train: bool) -> Iterator[tuple[str, dict]]:
     for name in ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',):
-        for node in _nodes((cfg.get(name) or {}).get('dataset')):
-            if 'type' in node and 'pipeline' in node:
-                yield name, node
+        for node in dataset_nodes((cfg.get(name) or {}).get('dataset')):
+            yield name, node
 
 
 def data_of(cfg) -> list[tuple[str, dict]]:
@@ -309,8 +301,8 @@ def _check_data(cfg, train: bool) -> None:
             continue  # mmpretrain downloads these by itself
         root = dataset.get('data_root') or ''
         paths = [root]
-        if dataset.get('ann_file'):
-            paths.append(os.path.join(root, dataset['ann_file']))
+        if path := annotation_file(dataset):
+            paths.append(path)
         prefix = dataset.get('data_prefix') or {}
         prefixes = prefix.values() if isinstance(prefix, dict) else [prefix]
         paths += [os.path.join(root, p) for p in prefixes if isinstance(p, str)]
@@ -335,10 +327,10 @@ def _adopt_categories(cfg) -> None:
     if cfg.get('default_scope') != 'mmdet':
         return
     loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
-    nodes = [n for n in _nodes([loader.get('dataset') for loader in loaders]) if n.get('type') == 'CocoDataset']
-    if not nodes or any(n.get('metainfo') for n in nodes):
+    datasets = [n for n in nodes([loader.get('dataset') for loader in loaders]) if n.get('type') == 'CocoDataset']
+    if not datasets or any(n.get('metainfo') for n in datasets):
         return
-    paths = [p for n in nodes if Path(p := os.path.join(n.get('data_root') or '', n['ann_file'])).is_file()]
+    paths = [p for n in datasets if (p := annotation_file(n)) and Path(p).is_file()]
     if not paths:
         return
     path = min(paths, key=os.path.getsize)  # any of them tells; COCO's training file is half a gigabyte
@@ -354,17 +346,15 @@ def _adopt_categories(cfg) -> None:
     if set(names) & set(known):
         return
     print(f'{path} has classes of its own, {", ".join(names)}: the dataset and the heads take these {len(names)}.')
-    for node in nodes:
+    for node in datasets:
         node['metainfo'] = dict(classes=names)
-    for node in _nodes(cfg.model):
+    for node in nodes(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(names)
 
 
 def _annotation_errors(dataset: dict, scope: str, most: int | None = None) -> str:
     """What is wrong with the annotation file of a dataset, in words; empty where nothing is."""
-    from .datasets.annotations import annotation_file, annotation_findings
-
     errors = [f'  {f}' for f in annotation_findings(dataset, scope, most) if f.level == 'error']
     return '\n'.join([f'{annotation_file(dataset)} cannot be used:', *errors]) if errors else ''
 
@@ -521,7 +511,7 @@ def _adapt_to_device(cfg) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-        norms = [n for n in _nodes(cfg.model) if n.get('type') == 'SyncBN']
+        norms = [n for n in nodes(cfg.model) if n.get('type') == 'SyncBN']
         for node in norms:
             node['type'] = 'BN'
         notes.append('gloo instead of NCCL' + (', BN instead of SyncBN' if norms else ''))
@@ -544,8 +534,8 @@ def build_runner(cfg):
     from .datasets.faults import guard
 
     def explain(dataloader) -> str:
-        nodes = [n for n in _nodes(dataloader) if 'type' in n and 'pipeline' in n]
-        return '\n'.join(filter(None, (_annotation_errors(n, cfg.get('default_scope') or 'mmengine') for n in nodes)))
+        scope = cfg.get('default_scope') or 'mmengine'
+        return '\n'.join(filter(None, (_annotation_errors(n, scope) for n in dataset_nodes(dataloader))))
 
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     guard(runner, _faulty_files(cfg), explain)

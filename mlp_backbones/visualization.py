@@ -193,8 +193,6 @@ def side_of(field: Tensor, share: float) -> Optional[int]:
 
 def is_ours(model: nn.Module, name: str) -> None:
     """Raise ``UserError`` where the backbone of a model is none of ours."""
-    from .backbones.base import BaseBackbone
-
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {name} is {type(model.backbone).__name__}, which is none of ours')
 

@@ -121,9 +121,8 @@ def build_model(cfg, weights: Optional[Union[str, Path]] = None, strict: bool = 
     require(cfg.default_scope)
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
-    from mmengine.runner.checkpoint import load_state_dict
 
-    from .checkpoints import CheckpointError, read_checkpoint, state_dict_of
+    from .checkpoints import read_checkpoint
 
     importlib.import_module(f'{cfg.default_scope}.models')
 
@@ -142,17 +141,36 @@ def build_model(cfg, weights: Optional[Union[str, Path]] = None, strict: bool = 
         finally:
             logger.setLevel(level)
     if weights is not None:
-        tensors = state_dict_of(read_checkpoint(weights), weights)
-        if strict:
-            try:
-                model.load_state_dict(tensors)
-            except CheckpointError:
-                raise
-            except RuntimeError as error:
-                raise CheckpointError(f'{weights} does not fill the model: {error}') from error
-        else:
-            load_state_dict(model, tensors, strict=False)
+        fill_model(model, read_checkpoint(weights), weights, strict)
     return model.eval()
+
+
+def fill_model(model, content: Any, source: Union[str, Path], strict: bool = False) -> None:
+    """Load a checkpoint that was read already.
+
+    Args:
+        model (torch.nn.Module): A host's model.
+        content (Any): What ``read_checkpoint`` gave.
+        source (str | Path): Where it is from, for messages.
+        strict (bool): As in ``build_model``. Defaults to False.
+
+    Raises:
+        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
+    """
+    from mmengine.runner.checkpoint import load_state_dict
+
+    from .checkpoints import CheckpointError, state_dict_of
+
+    tensors = state_dict_of(content, source)
+    if not strict:
+        load_state_dict(model, tensors, strict=False)
+        return
+    try:
+        model.load_state_dict(tensors)
+    except CheckpointError:
+        raise
+    except RuntimeError as error:
+        raise CheckpointError(f'{source} does not fill the model: {error}') from error
 
 
 def register_with_mmpretrain() -> None:

@@ -40,7 +40,7 @@ def test_data_root_is_set_in_one_place(shapes, tmp_path, config):
         assert evaluator.ann_file == os.path.join(root, 'annotations/instances_val2017.json')
     # The folder has classes of its own, and nothing else had to be said.
     assert cfg.train_dataloader.dataset.metainfo.classes == ('circle', 'square', 'triangle')
-    heads = [n['num_classes'] for n in launch._nodes(cfg.model) if 'num_classes' in n]
+    heads = [n['num_classes'] for n in launch.nodes(cfg.model) if 'num_classes' in n]
     assert set(heads) == {3} and len(heads) == (2 if config == MASKRCNN else 1)
 
 

@@ -2,12 +2,25 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .coco import check_coco, looks_whole, read_json
 from .files import DataError, Finding, Findings, short
+
+
+def nodes(value: Any) -> Iterator[dict]:
+    """Every dict inside a config value, outermost first."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from nodes(child)
+
+
+def dataset_nodes(value: Any) -> Iterator[dict]:
+    """The settings of every dataset with a pipeline of its own inside a config value."""
+    return (node for node in nodes(value) if 'type' in node and 'pipeline' in node)
 
 
 def dataset_class(node: dict, scope: str) -> type | None:
@@ -60,17 +73,22 @@ def annotation_findings(node: dict, scope: str, most: int | None = None) -> list
     kind = kind_of(cls)
     if kind is None or path is None or not os.path.isfile(path):
         return []
-    names = class_names(node, cls)
     if kind != 'coco':
+        names = class_names(node, cls)
         labelled = kind == 'classification' and node.get('with_label', True)
         return check_list(path, labelled, None if names is None else len(names))
     try:
         if most is not None and os.path.getsize(path) > most:
             return [] if looks_whole(path) else [Finding('error', 'the file is cut short, or no JSON')]
-        masks = any(t.get('with_mask') for t in node.get('pipeline') or [] if isinstance(t, dict))
-        return check_coco(read_json(path), names, masks, bool(node.get('test_mode')))
+        return coco_findings(read_json(path), node, cls)
     except (DataError, OSError) as error:
         return [Finding('error', str(error))]
+
+
+def coco_findings(data: object, node: dict, cls: type | None) -> list[Finding]:
+    """What is wrong with the content of a COCO file for the dataset that is going to load it."""
+    masks = any(t.get('with_mask') for t in node.get('pipeline') or [] if isinstance(t, dict))
+    return check_coco(data, class_names(node, cls), masks, bool(node.get('test_mode')))
 
 
 def check_list(path: str | os.PathLike, labelled: bool, num_classes: int | None = None) -> list[Finding]:

@@ -9,8 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .annotations import annotation_file, annotation_findings, class_names, dataset_class, kind_of
-from .coco import check_coco, read_json
+from .annotations import (
+    annotation_file,
+    annotation_findings,
+    class_names,
+    coco_findings,
+    dataset_class,
+    kind_of,
+    nodes,
+)
+from .coco import read_json
 from .files import DataError, Finding, image_problem, labels_problem, listed, read_picture
 
 SPLITS = ('train', 'val', 'test')
@@ -101,30 +109,18 @@ def _place(node: dict) -> str:
 
 def _num_classes(model) -> int | None:
     """The largest ``num_classes`` of a model's heads."""
-    found = []
-
-    def walk(value) -> None:
-        if isinstance(value, dict):
-            if isinstance(value.get('num_classes'), int):
-                found.append(value['num_classes'])
-            value = list(value.values())
-        for child in value if isinstance(value, (list, tuple)) else ():
-            walk(child)
-
-    walk(model)
-    return max(found, default=None)
+    return max((n['num_classes'] for n in nodes(model) if isinstance(n.get('num_classes'), int)), default=None)
 
 
 def _read_coco(source: Source, node: dict, cls: type) -> None:
     path = annotation_file(node) or ''
     names = class_names(node, cls)
-    masks = any(t.get('with_mask') for t in node.get('pipeline') or [])
     try:
         data = read_json(path)
     except DataError as error:
         source.add(path, error)
         return
-    source.add_all(path, check_coco(data, names, masks, bool(node.get('test_mode'))))
+    source.add_all(path, coco_findings(data, node, cls))
     if not isinstance(data, dict):
         return
     prefix = os.path.join(node.get('data_root') or '', (node.get('data_prefix') or {}).get('img', ''))
