@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -95,6 +96,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resum
         UserError: A path, a URL, a setting or a piece of data that cannot be used.
         MissingDependency: The config's framework is missing or broken.
     """
+    if args.launcher == 'slurm':
+        _read_slurm()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -131,6 +134,29 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resum
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', dict(backend='nccl')).setdefault('timeout', 600)
     _adapt_to_device(cfg)
     return cfg
+
+
+def _read_slurm() -> None:
+    """Set what torch.distributed reads from what srun sets, as mmengine does, but with a port for each job.
+
+    Two jobs on one machine would meet on mmengine's 29500.
+    """
+    given = os.environ
+    try:
+        given.update(RANK=given['SLURM_PROCID'], WORLD_SIZE=given['SLURM_NTASKS'], LOCAL_RANK=given['SLURM_LOCALID'])
+        given.setdefault('MASTER_PORT', str(20000 + int(given['SLURM_JOB_ID']) % 10000))
+        machines = given.get('SLURM_STEP_NODELIST') or given['SLURM_NODELIST']
+    except KeyError as error:
+        raise UserError(
+            f'--launcher slurm is for processes that srun has started ({error} is not set): use tools/slurm_train.sh'
+        ) from error
+    if 'MASTER_ADDR' not in given:
+        command = ['scontrol', 'show', 'hostnames', machines]
+        try:
+            names = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(f'scontrol does not tell the machines of {machines} ({error}): set MASTER_ADDR') from error
+        given['MASTER_ADDR'] = names.split()[0]
 
 
 def load_config(path: str, options: dict | None = None):
@@ -502,7 +528,9 @@ def _adapt_to_device(cfg) -> None:
         for key in ('loss_scale', 'dtype'):
             wrapper.pop(key, None)
         notes.append('float32 instead of mixed precision')
-    if cfg.launcher == 'pytorch':
+    if cfg.launcher == 'mpi':
+        raise UserError('no GPU found, and without one --launcher mpi is not possible: there are pytorch and slurm')
+    if cfg.launcher != 'none':
         if not dist.is_initialized():
             dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=cfg.env_cfg.dist_cfg.timeout))
         cfg.model_wrapper_cfg = dict(

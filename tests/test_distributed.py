@@ -49,6 +49,38 @@ def test_two_nodes(shapes, tmp_path):
     assert METRIC[CLASSIFICATION] in evaluation[-1]
 
 
+SRUN = """
+import os, subprocess, sys
+
+tasks = int(next(a for a in sys.argv if a.startswith('--ntasks=')).split('=')[1])
+command = sys.argv[sys.argv.index(os.environ['PYTHON']):]
+common = dict(os.environ, SLURM_JOB_ID='4711', SLURM_NTASKS=str(tasks), SLURM_STEP_NODELIST='n[1-2]')
+started = [subprocess.Popen(command, env=dict(common, SLURM_PROCID=str(i), SLURM_LOCALID='0')) for i in range(tasks)]
+sys.exit(max(process.wait() for process in started))
+"""
+SCONTROL = """
+import sys
+
+assert sys.argv[1:] == ['show', 'hostnames', 'n[1-2]']
+print('localhost\\nother')
+"""
+
+
+def test_slurm(shapes, tmp_path):
+    """With a stand-in for Slurm, which starts processes with Slurm's variables and no others."""
+    for name, code in (('srun', SRUN), ('scontrol', SCONTROL)):
+        (tmp_path / name).write_text(f'#!{sys.executable}\n{code}')
+        (tmp_path / name).chmod(0o755)
+    command = [ROOT / 'tools/slurm_train.sh', 'part', 'a job', ROOT / 'configs' / CLASSIFICATION, 'work dir']
+    command += ['--cfg-options', *options(CLASSIFICATION, shapes)]
+    environment = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    printed = run(*command, cwd=tmp_path, GPUS='2', **environment).stdout
+    assert printed.count('No GPU found') == 1, 'the first process speaks for all'
+    training, evaluation = history(tmp_path / 'work dir')
+    assert len(training) == 2, 'six images, two a process'
+    assert METRIC[CLASSIFICATION] in evaluation[-1]
+
+
 FSDP = """
 _base_ = '{configs}/classification/resmlp_big_24_imagenet_fsdp.py'
 arch = dict(patch_size=8, dim=64, depth=2, mlp_ratio=4, layer_scale=0.1)

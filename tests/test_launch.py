@@ -138,6 +138,28 @@ class TestBadInput:
         with pytest.raises(UserError, match=r'there .*train2017|missing .*instances_val2017.json'):
             ready(RETINANET, tmp_path / 'w', data_root=str(root))
 
+    def test_slurm_without_srun(self, tmp_path, monkeypatch):
+        for name in [name for name in os.environ if name.startswith('SLURM_')]:
+            monkeypatch.delenv(name)
+        with pytest.raises(UserError, match="srun has started.*'SLURM_PROCID' is not set.*slurm_train.sh"):
+            ready(SHAPES, tmp_path, launcher='slurm')
+        job = dict(JOB_ID='12345', PROCID='0', NTASKS='1', LOCALID='0', NODELIST='n1')
+        for name, value in job.items():
+            monkeypatch.setenv(f'SLURM_{name}', value)
+        for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT'):
+            monkeypatch.setenv(name, '7')  # put back after the test
+        monkeypatch.delenv('MASTER_PORT')
+        monkeypatch.delenv('MASTER_ADDR', raising=False)
+        monkeypatch.setenv('PATH', str(tmp_path))
+        with pytest.raises(UserError, match='scontrol does not tell the machines of n1.*set MASTER_ADDR'):
+            ready(SHAPES, tmp_path, launcher='slurm')
+        assert (os.environ['RANK'], os.environ['MASTER_PORT']) == ('0', '22345')
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
+    def test_mpi_without_a_gpu(self, shapes, tmp_path):
+        with pytest.raises(UserError, match='without one --launcher mpi is not possible: there are pytorch and slurm'):
+            ready(SHAPES, tmp_path, launcher='mpi', data_root=str(shapes / 'coco'))
+
     @pytest.mark.parametrize('text', ['not json', '{}', '[]', '{"categories": []}'])
     def test_damaged_annotations(self, shapes, tmp_path, text):
         root = tmp_path / 'coco'
