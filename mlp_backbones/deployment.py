@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones.base import BaseBackbone
+from .layers import check_eval
 from .necks import SimpleFeaturePyramid
 
 TOLERANCE = 1e-4  # of the largest answer: two forms of a model that differ by more are not the same
@@ -40,12 +41,7 @@ def reparameterize(model: nn.Module, inplace: bool = False) -> nn.Module:
             f'{type(model).__name__} holds no backbone of mlp_backbones (ConvMLP, ResMLP, GMLP, RepMLP): '
             f'there is nothing to fold'
         )
-    training = sorted({type(m).__name__ for m in ours if m.training})
-    if training:
-        raise RuntimeError(
-            f'{", ".join(training)} in training mode; what is folded are the statistics of eval mode: '
-            f'call model.eval() first'
-        )
+    check_eval(*ours)
     if not inplace:
         return reparameterize(copy.deepcopy(model), inplace=True)
     for module in ours:

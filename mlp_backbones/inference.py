@@ -13,14 +13,13 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
 from .checkpoints import read_checkpoint
 from .datasets.annotations import dataset_nodes
 from .launch import UserError, find_config, load_model_config
-from .zoo import build_model, fill_model, list_models
+from .zoo import build_model, fill_model, list_models, quiet_log
 
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
@@ -170,14 +169,9 @@ class Predictor:
         self.cfg, self.model, self.classes, self.palette = cfg, model, classes, palette
         self.model.cfg = self.model._config = cfg
         self.model.dataset_meta = dict(classes=tuple(classes), palette=palette)
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel('ERROR')  # the hosts warn of registries that they do not need
-        try:
-            with DefaultScope.overwrite_default_scope(cfg.default_scope):
-                self.inferencer = self._inferencer()
-        finally:
-            logger.setLevel(level)
+        # The hosts warn of registries that they do not need.
+        with quiet_log('ERROR'), DefaultScope.overwrite_default_scope(cfg.default_scope):
+            self.inferencer = self._inferencer()
 
     @staticmethod
     def build(

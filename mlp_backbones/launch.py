@@ -22,6 +22,7 @@ from .datasets.annotations import annotation_file, annotation_findings, dataset_
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
+HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
 RUN_HOOKS = ('ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook')
 LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
 
@@ -193,7 +194,7 @@ def load_config(path: str, options: dict | None = None):
     if 'model' not in cfg:
         raise UserError(f'{path} has no `model`: a base file to inherit from rather than a config to run?')
     scope = cfg.get('default_scope')
-    if scope in ('mmdet', 'mmseg', 'mmpretrain'):
+    if scope in HOSTS:
         require(scope)
     _check_kinds(cfg, path)
     _spread_data_root(cfg, defaults)
@@ -223,12 +224,17 @@ def find_config(name: str) -> tuple[str, dict]:
 def load_model_config(path: str):
     """As ``load_config``, for tools that build the model: its framework and its backbone are checked too."""
     cfg = load_config(path)
-    if cfg.get('default_scope') not in ('mmdet', 'mmseg', 'mmpretrain'):
-        raise UserError(f'{path}: default_scope must be mmdet, mmseg or mmpretrain, got {cfg.get("default_scope")!r}')
+    check_host(cfg, path)
     if not cfg.model.get('backbone'):
         raise UserError(f'the model of {path} has no backbone')
     _check_backbone(cfg)
     return cfg
+
+
+def check_host(cfg, path: str) -> None:
+    """Raise ``UserError`` where a config does not say which framework it is for."""
+    if cfg.get('default_scope') not in HOSTS:
+        raise UserError(f'{path}: default_scope must be {", ".join(HOSTS)}, got {cfg.get("default_scope")!r}')
 
 
 def _check_kinds(cfg, path: str) -> None:
@@ -353,7 +359,7 @@ def _adopt_categories(cfg) -> None:
     if cfg.get('default_scope') != 'mmdet':
         return
     loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
-    datasets = [n for n in nodes([loader.get('dataset') for loader in loaders]) if n.get('type') == 'CocoDataset']
+    datasets = [n for n in nodes([loader.get('dataset') for loader in loaders]) if _class_name(n) == 'CocoDataset']
     if not datasets or any(n.get('metainfo') for n in datasets):
         return
     paths = [p for n in datasets if (p := annotation_file(n)) and Path(p).is_file()]
@@ -523,7 +529,7 @@ def _adapt_to_device(cfg) -> None:
     if cfg.pop('sync_bn', None):
         notes.append('BatchNorm statistics of each process alone')
     wrapper = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
+    if _class_name(wrapper) == 'AmpOptimWrapper':
         wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype'):
             wrapper.pop(key, None)
@@ -539,7 +545,7 @@ def _adapt_to_device(cfg) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-        norms = [n for n in nodes(cfg.model) if n.get('type') == 'SyncBN']
+        norms = [n for n in nodes(cfg.model) if _class_name(n) == 'SyncBN']
         for node in norms:
             node['type'] = 'BN'
         notes.append('gloo instead of NCCL' + (', BN instead of SyncBN' if norms else ''))

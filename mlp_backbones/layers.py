@@ -111,6 +111,20 @@ def _set_bias(layer: Linear, bias: Tensor) -> None:
     layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=layer.weight.requires_grad)
 
 
+def check_eval(*modules: nn.Module) -> None:
+    """Refuse to fold modules in training mode.
+
+    Raises:
+        RuntimeError: At least one of them is.
+    """
+    training = sorted({type(m).__name__ for m in modules if m.training})
+    if training:
+        raise RuntimeError(
+            f'{", ".join(training)} in training mode, and what is folded are the statistics of eval mode: '
+            f'call .eval() first'
+        )
+
+
 def fold_norms(layers: nn.Module) -> None:
     """Fold every BatchNorm that follows a convolution into it, in place; an identity takes its place.
 

@@ -1,10 +1,12 @@
 """The model zoo: published models by name. The data is in ``configs/*/metafile_*.yml``."""
 
+import contextlib
 import copy
 import difflib
 import fnmatch
 import functools
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -119,7 +121,6 @@ def build_model(cfg, weights: Optional[Union[str, Path]] = None, strict: bool = 
         CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
     """
     require(cfg.default_scope)
-    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
     from .checkpoints import read_checkpoint
@@ -133,16 +134,25 @@ def build_model(cfg, weights: Optional[Union[str, Path]] = None, strict: bool = 
         model_cfg.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(model_cfg)
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel('WARNING')  # mmengine lists every parameter otherwise
-        try:
+        with quiet_log('WARNING'):  # mmengine lists every parameter otherwise
             model.init_weights()
-        finally:
-            logger.setLevel(level)
     if weights is not None:
         fill_model(model, read_checkpoint(weights), weights, strict)
     return model.eval()
+
+
+@contextlib.contextmanager
+def quiet_log(level: str) -> Iterator[None]:
+    """Let mmengine's log say nothing below ``level`` for a while."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def fill_model(model, content: Any, source: Union[str, Path], strict: bool = False) -> None:

@@ -94,7 +94,7 @@ class TestFolding:
             trained.load_state_dict(folded.state_dict())
 
     def test_training_mode(self, cls):
-        with pytest.raises(RuntimeError, match=r'training mode.*call model.eval\(\) first'):
+        with pytest.raises(RuntimeError, match=r'training mode.*call .eval\(\) first'):
             reparameterize(tiny(cls).train())
         with pytest.raises(RuntimeError, match=r'training mode.*call .eval\(\) first'):
             tiny(cls).train().switch_to_deploy()

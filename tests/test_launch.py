@@ -31,9 +31,11 @@ def ready(config, work_dir, train=True, launcher='none', **options):
 
 
 @pytest.mark.parametrize('config', [RETINANET, MASKRCNN])
-def test_data_root_is_set_in_one_place(shapes, tmp_path, config):
+@pytest.mark.parametrize('scope', ['', 'mmdet.'])
+def test_data_root_is_set_in_one_place(shapes, tmp_path, config, scope):
     root = str(shapes / 'coco')
-    cfg = ready(config, tmp_path, data_root=root, **SCRATCH)
+    kinds = {f'{split}_dataloader.dataset.type': f'{scope}CocoDataset' for split in ('train', 'val', 'test')}
+    cfg = ready(config, tmp_path, data_root=root, **kinds, **SCRATCH)
     for split in ('train', 'val', 'test'):
         assert cfg[f'{split}_dataloader'].dataset.data_root == root
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
@@ -91,9 +93,11 @@ def test_shapes_are_drawn_on_first_use(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
-def test_without_a_gpu(capsys, tmp_path):
+@pytest.mark.parametrize('scope', ['', 'mmengine.'])
+def test_without_a_gpu(capsys, scope):
     cfg = load_config(str(CONFIGS / 'classification/convmlp_s_imagenet.py'))
     cfg.launcher = 'none'
+    cfg.optim_wrapper.type = f'{scope}AmpOptimWrapper'
     launch._adapt_to_device(cfg)
     assert cfg.optim_wrapper.type == 'OptimWrapper' and 'loss_scale' not in cfg.optim_wrapper
     assert 'No GPU found: float32 instead of mixed precision.' in capsys.readouterr().out

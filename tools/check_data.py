@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mlp_backbones.environment import require
-from mlp_backbones.launch import UserError, check_target, data_of, load_config, run_tool
+from mlp_backbones.launch import UserError, check_host, check_target, data_of, load_config, run_tool
 
 SHOWN = 50  # lines
 
@@ -34,8 +34,7 @@ def main() -> None:
     if args.out:
         check_target(args.out)
     cfg = load_config(args.config, args.cfg_options)
-    if cfg.get('default_scope') not in ('mmdet', 'mmseg', 'mmpretrain'):
-        raise UserError(f'{args.config}: default_scope must be mmdet, mmseg or mmpretrain')
+    check_host(cfg, args.config)
 
     from rich.console import Console
     from rich.progress import track

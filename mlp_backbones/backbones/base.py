@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints import FAMILIES, CheckpointError, read_checkpoint, state_dict_of
 from ..checks import MOST_PIXELS, check_flags, check_init_cfg, check_int, check_like, said
-from ..layers import checkpoint
+from ..layers import check_eval, checkpoint
 
 
 def resolve_arch(name: str, arch: Union[str, Mapping], archs: Mapping[str, Mapping], aliases: Mapping) -> dict:
@@ -349,11 +349,7 @@ class BaseBackbone(BaseModule):
         Raises:
             RuntimeError: The backbone is in training mode, in which the two forms differ.
         """
-        if self.training:
-            raise RuntimeError(
-                f'{type(self).__name__} is in training mode, and what is folded are the statistics of eval mode: '
-                f'call .eval() first'
-            )
+        check_eval(self)
         self._fold()
 
     def train(self, mode: bool = True):

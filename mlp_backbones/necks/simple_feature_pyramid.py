@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
 from ..checks import check_flags, check_init_cfg, check_int, said
-from ..layers import build_norm, fold_norms
+from ..layers import build_norm, check_eval, fold_norms
 from ..registry import register_model
 
 
@@ -120,11 +120,7 @@ class SimpleFeaturePyramid(BaseModule):
         Raises:
             RuntimeError: The neck is in training mode, in which the two forms differ.
         """
-        if self.training:
-            raise RuntimeError(
-                'SimpleFeaturePyramid is in training mode, and what is folded are the statistics of eval mode: '
-                'call .eval() first'
-            )
+        check_eval(self)
         self._fold()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
