@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import all_reduce, get_rank, is_distributed, is_main_process, master_only
+from mmengine.dist import all_gather_object, all_reduce, get_rank, is_distributed, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
@@ -185,6 +185,9 @@ class ExactResumeHook(Hook):
 
     Before every iteration the global generators are seeded with the run's seed, the iteration and the rank (drop path,
     mixup); ``ResumableBatchSampler`` does the same for the augmentation, and begins where the checkpoint was saved.
+
+    Raises:
+        RuntimeError: The processes found different checkpoints.
     """
 
     priority = 'VERY_HIGH'
@@ -195,6 +198,12 @@ class ExactResumeHook(Hook):
         loop, loader = runner.train_loop, runner.train_dataloader
         self.seed = loader.batch_sampler.sampler.seed
         self.length = len(loader)
+        places: list[int] = all_gather_object(runner.iter)
+        if len(set(places)) > 1:
+            raise RuntimeError(
+                f'the processes would go on from different iterations, {", ".join(map(str, places))}: all need the '
+                f'same checkpoint. Is {runner.work_dir} on a disk that all machines share?'
+            )
         if not runner.iter:
             return
         if hasattr(loop, 'dataloader_iterator'):

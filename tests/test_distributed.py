@@ -25,28 +25,37 @@ def free_port():
         return server.getsockname()[1]
 
 
-def test_two_nodes(shapes, tmp_path):
-    """Two launchers that meet on loopback, from another folder, with a work dir whose name holds spaces."""
+def two_nodes(tmp_path, shapes, *folders):
+    """Train with two launchers that meet on loopback, from another folder, each with a work dir of its own."""
     environment = {**os.environ, 'NNODES': '2', 'MASTER_ADDR': '127.0.0.1', 'PORT': str(free_port())}
     environment |= {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
-    command = [ROOT / 'tools/dist_train.sh', ROOT / 'configs' / CLASSIFICATION, 1, '--work-dir', 'work dir of two']
-    command += ['--cfg-options', *options(CLASSIFICATION, shapes)]
+    command = [ROOT / 'tools/dist_train.sh', ROOT / 'configs' / CLASSIFICATION, 1, '--resume', '--cfg-options']
+    command += [*options(CLASSIFICATION, shapes), '--work-dir']
     nodes = [
         subprocess.Popen(
-            list(map(str, command)),
+            [str(part) for part in (*command, folder)],
             cwd=tmp_path,
             env={**environment, 'NODE_RANK': str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(2)
+        for rank, folder in enumerate(folders)
     ]
     printed = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], printed[0][-2000:] + printed[1][-2000:]
+    return [node.returncode for node in nodes], printed
+
+
+def test_two_nodes(shapes, tmp_path):
+    status, printed = two_nodes(tmp_path, shapes, 'work dir of two', 'work dir of two')
+    assert status == [0, 0], printed[0][-2000:] + printed[1][-2000:]
     training, evaluation = history(tmp_path / 'work dir of two')
     assert len(training) == 2, 'six images, two a process'
     assert METRIC[CLASSIFICATION] in evaluation[-1]
+    # A machine that does not see the checkpoint of the first would begin anew, and the two would wait for one another.
+    status, printed = two_nodes(tmp_path, shapes, 'work dir of two', 'not shared')
+    assert status == [1, 1]
+    assert all('from different iterations, 2, 0' in p and 'that all machines share?' in p for p in printed)
 
 
 SRUN = """

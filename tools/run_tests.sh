@@ -10,4 +10,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/_stack.sh
 tools/setup_env.sh --stack "$STACK"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 4 "$@"
+exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 4 --dist worksteal "$@"
