@@ -1,5 +1,6 @@
 """The zoo's data is what the models and configs say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,23 @@ def test_parameters(config):
         with torch.device('meta'):
             model = build(cfg)
         assert sum(p.numel() for p in model.parameters()) == entry['Deploy']['Parameters']
+
+
+def test_tables_of_the_readme():
+    """Parameters and multiply-adds, of both forms where they differ; accuracies are the metafiles' own."""
+    readme = (ROOT / 'README.md').read_text()
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in readme.splitlines() if '](configs/' in line]
+    assert len(rows) == 16 + 6 + 3
+    for row in rows:
+        entry = zoo.get_entry(BY_CONFIG[re.search(r'\]\((configs/.*?)\)', row[-1])[1]])
+        forms = [entry['Metadata'], *([entry['Deploy']] if 'Deploy' in entry else [])]
+        counted = [[f'{form["Parameters"] / 1e6:.2f}' for form in forms]]
+        if 'imagenet' in row[-1]:
+            counted.append([f'{form["FLOPs"] / 1e9:.2f}' for form in forms])
+        assert [re.findall(r'[\d.]+', cell) for cell in row[1 : 1 + len(counted)]] == counted, row
+        published = [f'{v:g}' for result in entry.get('Results', []) for v in result['Metrics'].values()]
+        given = [f'{float(v):g}' for cell in row[1 + len(counted) : -1] for v in re.findall(r'[\d.]+', cell)]
+        assert set(published) <= set(given), row
 
 
 @pytest.mark.slow

@@ -27,8 +27,10 @@ operating system, each in a process of its own.
 import argparse
 import ast
 import contextlib
+import ctypes
 import datetime
 import functools
+import gc
 import importlib
 import importlib.util
 import io
@@ -206,6 +208,12 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
+def give_back_at_once() -> None:
+    """Let the allocator return what is freed to the system at once, where it can (glibc), so that no gaps count."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: pages of its own for every larger block
+
+
 def reset_peak() -> None:
     """Let the peak start again from what is held now, where the system can (Linux)."""
     with contextlib.suppress(OSError):
@@ -214,10 +222,12 @@ def reset_peak() -> None:
 
 def memory_of(text: str, size: tuple[int, int], batch: int, device: str, train: bool) -> float:
     """Peak bytes of one step, with the model's, in this process: call it in a fresh one."""
+    give_back_at_once()
     candidate = parse(text)
     torch.nn.Linear(8, 8)(torch.rand(1, 8)).sum().backward()  # what torch itself takes
     before = peak()
     model = candidate.model(size, device, train)
+    gc.collect()
     reset_peak()  # building or folding may have taken more than running does
     with candidate.context(device), contextlib.nullcontext() if train else torch.inference_mode():
         x = candidate.images(size, batch, device)

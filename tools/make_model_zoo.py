@@ -87,13 +87,14 @@ def at_a_glance() -> str:
     lines = []
     for family, names in ARCHS.items():
         for name in names:
-            meta = get_entry(name)['Metadata']
+            entry = get_entry(name)
+            meta = entry['Metadata']
             ours = f'{family}:arch={name.partition("_")[2]}'
             ours += ',out_indices=-1' if family in ('ConvMLP', 'RepMLP') else ''
             figures = [rows[ours][0], rows[f'{ours}@deploy'][0]]
             rates = ' | '.join(f'{r["rate"]:.1f} | {r["memory"] / 2**20:.0f}' for r in figures)
             lines.append(
-                f'| `{family}` `{name.partition("_")[2]}` | {figures[0]["size"].split("x")[0]} '
+                f'| [`{name}`](../{entry["Config"]}) | {figures[0]["size"].split("x")[0]} '
                 f'| {meta["Parameters"] / 1e6:.2f} | {meta["FLOPs"] / 1e9:.2f} | {published(name)} '
                 f'| {figures[0]["batch"]} | {rates} |'
             )
