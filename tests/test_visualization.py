@@ -281,18 +281,19 @@ def test_tensorboard(shapes, tmp_path, run_script):
 
 
 @pytest.mark.slow
-class TestTool:
-    @pytest.fixture(scope='class')
-    def home(self, tmp_path_factory):
-        home = tmp_path_factory.mktemp('figures')
-        (home / 'configs').symlink_to(CONFIGS)
-        (home / 'photos').mkdir()
-        for path in (home / 'photo.jpg', home / 'photos/1.jpg'):
-            cv2.imwrite(str(path), image(1))
-        for name in ('convmlp_s', 'resmlp_24_distilled', 'gmlp_s16'):
-            publish(home, name)
-        return home
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp('figures')
+    (home / 'configs').symlink_to(CONFIGS)
+    (home / 'photos').mkdir()
+    for path in (home / 'photo.jpg', home / 'photos/1.jpg'):
+        cv2.imwrite(str(path), image(1))
+    for name in ('convmlp_s', 'resmlp_24_distilled', 'gmlp_s16'):
+        publish(home, name)
+    return home
 
+
+class TestTool:
     @pytest.mark.parametrize(
         'command', re.findall(r'^python tools/(?:vis|get).*', '\n'.join(blocks(PAGES[1], 'bash')), re.M)
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the tests, one process of one thread per core (four at most). `--stack` comes first, the
-# other arguments go to pytest:
+# Sets everything up and runs the tests, one process of one thread per core (four at most, of up to 5 GB each). `--stack`
+# comes first, the other arguments go to pytest:
 #
 #   tools/run_tests.sh                                         # all
 #   tools/run_tests.sh -m "not slow"                           # the everyday subset, under three minutes
