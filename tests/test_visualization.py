@@ -280,7 +280,6 @@ def test_tensorboard(shapes, tmp_path, run_script):
     assert code == 0 and 'accuracy/top1' in log[-1] and '<svg' in (tmp_path / 'x.svg').read_text()
 
 
-@pytest.mark.slow
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp('figures')
@@ -293,6 +292,7 @@ def home(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 class TestTool:
     @pytest.mark.parametrize(
         'command', re.findall(r'^python tools/(?:vis|get).*', '\n'.join(blocks(PAGES[1], 'bash')), re.M)
