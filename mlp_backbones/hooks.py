@@ -206,6 +206,10 @@ class ExactResumeHook(Hook):
             )
         if not runner.iter:
             return
+        if runner.iter >= runner.max_iters:
+            runner.logger.warning(
+                f'The run was at its end already, {runner.iter} iterations: nothing is left to train.'
+            )
         if hasattr(loop, 'dataloader_iterator'):
             skips = 0 if getattr(loop, 'fast_forward_on_resume', False) else runner.iter
             loop.dataloader_iterator = _Stream(loader, runner.iter, skips)

@@ -8,13 +8,14 @@ import contextlib
 import datetime
 import difflib
 import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from .datasets.annotations import annotation_file, annotation_findings, dataset_
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
+# Settings that mmengine's runners or this module read, whether a config has them or not.
+SETTINGS = {'check_annotations', 'compile', 'find_unused_parameters', 'max_faulty_files', 'model_wrapper_cfg'}
+SETTINGS |= {'runner_type', 'strategy', 'sync_bn'}
 HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
 RUN_HOOKS = ('ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook')
 LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
@@ -45,12 +49,20 @@ def run_tool(main: Callable[[], None]) -> int:
     except (UserError, DataError, MissingDependency) as error:
         return _fail(error)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        # Raised by this package itself, so the message is meant for the user. Everything else keeps its traceback.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        if Path(__file__).parent not in Path(last.filename).parents:
+        # Raised by this package itself, so the message is meant for the user; or by mmengine's registry, which names
+        # the class and the argument that a setting of the config does not fit. All else keeps its traceback.
+        last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        unfit = isinstance(error, TypeError) and last.parts[-2:] == ('registry', 'build_functions.py')
+        if Path(__file__).parent not in last.parents and not unfit:
             raise
         return _fail(error)
     return 0
+
+
+def _say(text: str) -> None:
+    """Print a line, in the first of several processes only."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text, flush=True)
 
 
 def _fail(error: Exception) -> int:
@@ -64,13 +76,19 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     require('mmengine')
     from mmengine.config import DictAction
 
+    class Options(DictAction):
+        def __call__(self, parser, namespace, values, option_string=None):
+            if wrong := [value for value in values if '=' not in value]:
+                parser.error(f'{option_string} takes KEY=VALUE, got {" ".join(wrong)}')
+            super().__call__(parser, namespace, values, option_string)
+
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or a name of the zoo (docs/model_zoo.md)')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='override settings of the config, such as data_root=/data/coco/ or optim_wrapper.optimizer.lr=2e-4',
     )
@@ -99,6 +117,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resum
     """
     if args.launcher == 'slurm':
         _read_slurm()
+    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch is for processes that torchrun has started: use tools/dist_train.sh')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -113,10 +133,13 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resum
     _check_data(cfg, train)
     _adopt_categories(cfg)
     _check_annotations(cfg, train)
+    _check_class_folders(cfg, train)
+    _fit_top_k(cfg)
     _faulty_files(cfg)
     check_writable(cfg.work_dir, 'the work dir', '--work-dir')
     if train:
         _set_precision(cfg, amp)
+        _warn_of_what_is_not_used(cfg)
         _make_safe(cfg)
         if resume:
             cfg.resume = True
@@ -130,7 +153,8 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None, resum
         cfg.resume = False
         cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if _class_name(h) not in RUN_HOOKS]
     if cfg.get('load_from'):
-        _check_weights(cfg.load_from, 'load_from')
+        given = 'CHECKPOINT' if not train else '--resume' if resume not in (None, 'auto') else 'load_from'
+        _check_weights(cfg.load_from, given)
     # Seconds that processes wait for one another. One that dies is noticed at once, a machine that vanishes is not.
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', dict(backend='nccl')).setdefault('timeout', 600)
     _adapt_to_device(cfg)
@@ -164,7 +188,7 @@ def load_config(path: str, options: dict | None = None):
     """Read a config file, merge options into it, and make sure that its framework works.
 
     Args:
-        path (str): The file.
+        path (str): The file, or a name of the zoo.
         options (dict, optional): What ``--cfg-options`` gave: dotted keys and their values.
 
     Returns:
@@ -177,6 +201,7 @@ def load_config(path: str, options: dict | None = None):
     require('mmengine')
     from mmengine.config import Config
 
+    path, _ = find_config(path)
     if not Path(path).is_file():
         folder = Path(path).parent
         names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
@@ -187,6 +212,7 @@ def load_config(path: str, options: dict | None = None):
     except Exception as error:
         raise UserError(f'{path} is not a usable config: {type(error).__name__}: {error}') from error
     defaults = set(re.findall(r'^data_root\s*=\s*[\'"](.*?)[\'"]', cfg.text, re.MULTILINE))
+    _check_options(cfg, options or {}, path)
     try:
         cfg.merge_from_dict(options or {})
     except (TypeError, KeyError, AttributeError, ValueError) as error:
@@ -229,6 +255,30 @@ def load_model_config(path: str):
         raise UserError(f'the model of {path} has no backbone')
     _check_backbone(cfg)
     return cfg
+
+
+def _check_options(cfg, options: Mapping[str, Any], path: str) -> None:
+    """Refuse options that nothing would ever read, such as ``lr`` for ``optim_wrapper.optimizer.lr``."""
+    from mmengine.runner import Runner
+
+    known = {*cfg, *SETTINGS, *inspect.signature(Runner.__init__).parameters}
+    for key in options:
+        if key.split('.')[0] not in known:
+            places = list(_places(cfg.to_dict()))
+            same = [place for place in places if place.rpartition('.')[2] == key.rpartition('.')[2]]
+            close = same or difflib.get_close_matches(key, [*known, *places], 3, 0.6)
+            raise UserError(
+                f'--cfg-options {key}: {path} has no such setting'
+                + (f'; did you mean {", ".join(close[:5])}?' if close else '')
+            )
+
+
+def _places(value: Any, place: str = '') -> Iterator[str]:
+    """The name of every setting within a config value, as ``--cfg-options`` takes it."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in items:
+        yield f'{place}{key}'
+        yield from _places(child, f'{place}{key}.')
 
 
 def check_host(cfg, path: str) -> None:
@@ -297,9 +347,19 @@ def _check_backbone(cfg) -> None:
         return
     try:
         with torch.device('meta'):
-            cls(**backbone)
+            built = cls(**backbone)
     except (TypeError, ValueError) as error:
-        raise UserError(f'model.backbone does not fit: {error}') from error
+        hint = '. If another backbone was inherited, replace its settings: backbone=dict(_delete_=True, ...)'
+        inherited = 'unexpected keyword argument' in str(error)
+        raise UserError(f'model.backbone does not fit: {error}{hint if inherited else ""}') from error
+    necks = cfg.model.get('neck') or {}
+    neck = necks[0] if isinstance(necks, list) and necks else necks
+    wanted = neck.get('in_channels') if isinstance(neck, dict) else None
+    if _class_name(neck).endswith('FPN') and isinstance(wanted, list | tuple) and tuple(wanted) != built.out_channels:
+        raise UserError(
+            f'model.neck.in_channels is {list(wanted)}, but the backbone gives {list(built.out_channels)} '
+            f'(out_indices={list(built.out_indices)})'
+        )
 
 
 def _datasets(cfg, train: bool) -> Iterator[tuple[str, dict]]:
@@ -377,7 +437,7 @@ def _adopt_categories(cfg) -> None:
     known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
     if set(names) & set(known):
         return
-    print(f'{path} has classes of its own, {", ".join(names)}: the dataset and the heads take these {len(names)}.')
+    _say(f'{path} has classes of its own, {", ".join(names)}: the dataset and the heads take these {len(names)}.')
     for node in datasets:
         node['metainfo'] = dict(classes=names)
     for node in nodes(cfg.model):
@@ -400,6 +460,58 @@ def _check_annotations(cfg, train: bool) -> None:
         if errors := _annotation_errors(dataset, cfg.get('default_scope') or 'mmengine', LARGE):
             raise UserError(
                 f'{loader}: {errors}\nMend the file; or start all the same with --cfg-options check_annotations=False.'
+            )
+
+
+def _check_class_folders(cfg, train: bool) -> None:
+    """Refuse more folders of classes than a classifier has classes."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    number = (cfg.model.get('head') or {}).get('num_classes')
+    for loader, dataset in _datasets(cfg, train):
+        prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+        folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '')
+        if annotation_file(dataset) or _class_name(dataset) not in ('CustomDataset', 'ImageNet') or not number:
+            continue
+        classes = sorted(e.name for e in os.scandir(folder) if e.is_dir()) if os.path.isdir(folder) else []
+        if len(classes) > number:
+            raise UserError(
+                f'{loader}: {folder} has {len(classes)} folders, one for each class, but model.head.num_classes is '
+                f'{number}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}'
+            )
+
+
+def _fit_top_k(cfg) -> None:
+    """Leave out of an ImageNet recipe's accuracies those that a few classes cannot have."""
+    number = (cfg.model.get('head') or {}).get('num_classes') if cfg.get('default_scope') == 'mmpretrain' else None
+    if not number:
+        return
+    for node in nodes([cfg.get(f'{split}_evaluator') for split in ('val', 'test')]):
+        given = node.get('topk')
+        if _class_name(node) == 'Accuracy' and isinstance(given, list | tuple) and max(given, default=0) > number:
+            node['topk'] = tuple(k for k in given if k <= number) or (1,)
+            _say(f'{number} classes: accuracies of the first {node["topk"]} are measured, not of {tuple(given)}.')
+
+
+def _warn_of_what_is_not_used(cfg) -> None:
+    """Say what was set and will have no effect: a pipeline of no dataset, the end of a schedule after the run's."""
+    for name in ('train_pipeline', 'test_pipeline', 'val_pipeline'):
+        used = [n.get('pipeline') for n in nodes([v for k, v in cfg.items() if k.endswith('_dataloader')])]
+        if cfg.get(name) and cfg[name] not in used:
+            loader = name.replace('pipeline', 'dataloader')
+            _say(
+                f'warning: no dataset has the {name} of the config, so it is not used: datasets hold pipelines of '
+                f'their own. Set {loader} = dict(dataset=dict(pipeline={name})) as well.'
+            )
+    unit = 'epoch' if cfg.train_cfg.get('max_epochs') else 'iter'
+    length = cfg.train_cfg.get(f'max_{unit}s')
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        last = scheduler.get('end') or max(scheduler.get('milestones') or [0])
+        if length and scheduler.get('by_epoch', True) == (unit == 'epoch') and last > length:
+            _say(
+                f'warning: the run ends after {unit} {length}, the learning rate of {_class_name(scheduler)} is '
+                f'scheduled up to {last}. See "A shorter run" in docs/training.md.'
             )
 
 
@@ -486,11 +598,9 @@ def _choose_checkpoint(cfg, auto: bool) -> None:
             other = f'; the newest whole one in {cfg.work_dir} is {newest}' if newest else ''
             raise UserError(f'--resume {path}: the checkpoint is truncated or no training checkpoint{other}')
         return
-    main = os.environ.get('RANK', '0') == '0'
-    if broken and main:
-        print(f'missing or not whole, so passed over: {", ".join(map(str, broken))}', flush=True)
-    if main:
-        print(f'Resuming from {newest}' if newest else f'No checkpoint in {cfg.work_dir}: starting anew', flush=True)
+    if broken:
+        _say(f'missing or not whole, so passed over: {", ".join(map(str, broken))}')
+    _say(f'Resuming from {newest}' if newest else f'No checkpoint in {cfg.work_dir}: starting anew')
     cfg.resume = newest is not None
     if newest:
         cfg.load_from = str(newest)
@@ -504,18 +614,20 @@ def _check_weights(source: str, setting: str) -> None:
     """
     from .checkpoints import CheckpointError, fetch
 
-    help_ = f'Give another with --cfg-options {setting}=PATH_OR_URL'
+    help_ = ''
+    if setting[0].islower():  # of the config
+        help_ = f'. Give another with --cfg-options {setting}=PATH_OR_URL'
     if '.init_cfg' in setting:
         help_ += f', or train from scratch with --cfg-options {setting.rsplit(".", 1)[0]}=None'
     if '://' not in source:
         if not os.path.exists(source):  # DeepSpeed's are folders
-            raise UserError(f'there is no checkpoint {source} ({setting}). {help_}')
+            raise UserError(f'there is no checkpoint {source} ({setting}){help_}')
         return
     if source.startswith(('http://', 'https://')):
         try:
             fetch(source)
         except CheckpointError as error:
-            raise UserError(f'{error} ({setting}). {help_}') from error
+            raise UserError(f'{error} ({setting}){help_}') from error
 
 
 def _adapt_to_device(cfg) -> None:
@@ -549,8 +661,8 @@ def _adapt_to_device(cfg) -> None:
         for node in norms:
             node['type'] = 'BN'
         notes.append('gloo instead of NCCL' + (', BN instead of SyncBN' if norms else ''))
-    if notes and os.environ.get('RANK', '0') == '0':
-        print(f'No GPU found: {", ".join(notes)}.', flush=True)
+    if notes:
+        _say(f'No GPU found: {", ".join(notes)}.')
 
 
 def build_runner(cfg):
@@ -574,3 +686,24 @@ def build_runner(cfg):
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     guard(runner, _faulty_files(cfg), explain)
     return runner
+
+
+def check_filled(runner, source: str) -> None:
+    """Refuse to test a model that a checkpoint does not fill: with a head of random weights the figures mean nothing.
+
+    Args:
+        runner (mmengine.runner.Runner): What ``build_runner`` gave.
+        source (str): File or URL.
+
+    Raises:
+        CheckpointError: A tensor of the model is missing or of another shape, or there are others.
+    """
+    import torch
+    from mmengine.model import is_model_wrapper
+
+    from .checkpoints import read_checkpoint
+    from .zoo import fill_model
+
+    model = getattr(runner, 'model', None)
+    if isinstance(model, torch.nn.Module) and not os.path.isdir(source):  # FlexibleRunner has none yet
+        fill_model(model.module if is_model_wrapper(model) else model, read_checkpoint(source), source, strict=True)

@@ -180,7 +180,11 @@ def fill_model(model, content: Any, source: Union[str, Path], strict: bool = Fal
     except CheckpointError:
         raise
     except RuntimeError as error:
-        raise CheckpointError(f'{source} does not fill the model: {error}') from error
+        beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
+        raise CheckpointError(
+            f'{source} does not fill the model: {error}'
+            + (f'\nThe config that it was trained with lies beside it: {", ".join(beside)}' if beside else '')
+        ) from error
 
 
 def register_with_mmpretrain() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from mlp_backbones import launch
 from mlp_backbones.launch import UserError, load_config, prepare, run_tool
+from mlp_backbones.zoo import build_model
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -92,6 +93,32 @@ def test_shapes_are_drawn_on_first_use(tmp_path, monkeypatch, capsys):
         ready(SHAPES, 'work', data_root='nowhere')
 
 
+def test_accuracies_that_a_few_classes_cannot_have(shapes, tmp_path, capsys):
+    config = tmp_path / 'c.py'
+    mine = "dict(dataset=dict(_delete_=True, type='CustomDataset', data_root=data_root, data_prefix='{}', pipeline=[]))"
+    config.write_text(
+        f"_base_ = '{CONFIGS / 'classification/convmlp_s_imagenet.py'}'\n"
+        f"data_root = '{shapes / 'imagenet'}'\n"
+        f'train_dataloader = {mine.format("train")}\nval_dataloader = {mine.format("val")}\n'
+        f'data_preprocessor = dict(num_classes=3)\nmodel = dict(head=dict(num_classes=3))\n'
+    )
+    cfg = ready(str(config), tmp_path / 'w')
+    assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1,)
+    assert '3 classes: accuracies of the first (1,) are measured, not of (1, 5).' in capsys.readouterr().out
+
+
+def test_settings_without_an_effect_are_named(shapes, tmp_path, capsys):
+    options = {'data_root': str(shapes / 'coco'), **SCRATCH}
+    ready(RETINANET, tmp_path, **options)
+    assert 'warning' not in capsys.readouterr().out
+    config = tmp_path / 'c.py'
+    config.write_text(f"_base_ = '{RETINANET}'\ntrain_pipeline = [dict(type='LoadImageFromFile')]\n")
+    ready(str(config), tmp_path, **{'train_cfg.max_epochs': 3}, **options)
+    said = capsys.readouterr().out
+    assert 'warning: no dataset has the train_pipeline' in said and 'train_dataloader = dict(dataset=dict(' in said
+    assert 'the run ends after epoch 3, the learning rate of MultiStepLR is scheduled up to 12.' in said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
 @pytest.mark.parametrize('scope', ['', 'mmengine.'])
 def test_without_a_gpu(capsys, scope):
@@ -125,6 +152,43 @@ class TestBadInput:
     def test_base_file(self):
         with pytest.raises(UserError, match='no `model`'):
             load_config(str(CONFIGS / 'detection/_base_/coco_detection.py'))
+
+    @pytest.mark.parametrize('key', ['lr', 'optimizer.lr', 'optim_wraper.optimizer.lr'])
+    def test_options_that_nothing_reads(self, key):
+        match = f'--cfg-options {key}: .* has no such setting; did you mean .*optim_wrapper.optimizer.lr'
+        with pytest.raises(UserError, match=match):
+            load_config(RETINANET, {key: 1e-3})
+        # What a config need not have is fine.
+        cfg = load_config(RETINANET, {'max_faulty_files': 3, 'randomness.seed': 1, 'default_hooks.logger.interval': 5})
+        assert cfg.randomness.seed == 1
+
+    def test_option_without_a_value(self, capsys):
+        with pytest.raises(SystemExit):
+            launch.common_parser('').parse_args(['c.py', '--cfg-options', 'a=1', 'novalue'])
+        assert '--cfg-options takes KEY=VALUE, got novalue' in capsys.readouterr().err
+
+    def test_name_that_is_not_in_the_zoo(self):
+        with pytest.raises(UserError, match="no model 'retinanet_convmlp_x' in the zoo; did you mean retinanet_conv"):
+            load_config('retinanet_convmlp_x')
+
+    def test_settings_of_an_inherited_backbone(self, tmp_path):
+        with pytest.raises(UserError, match=r"argument 'depth'. If another backbone was inherited.*_delete_=True"):
+            ready(SHAPES, tmp_path, **{'model.backbone.depth': 50})
+
+    def test_neck_for_another_backbone(self, tmp_path):
+        match = r'in_channels is \[256, 512, 1024, 2048\], but the backbone gives \[64, 128, 256, 512\]'
+        with pytest.raises(UserError, match=match):
+            ready(SHAPES, tmp_path, **{'model.neck.in_channels': [256, 512, 1024, 2048]})
+
+    def test_more_folders_than_classes(self, shapes, tmp_path):
+        options = {'model.head.num_classes': 2, 'data_root': str(shapes / 'imagenet')}
+        with pytest.raises(UserError, match=r'train has 3 folders.*num_classes is 2: circle, square, triangle'):
+            ready(str(CONFIGS / 'classification/gmlp_p8_shapes.py'), tmp_path, **options)
+
+    def test_pytorch_without_torchrun(self, tmp_path, monkeypatch):
+        monkeypatch.delenv('RANK', raising=False)
+        with pytest.raises(UserError, match='torchrun has started: use tools/dist_train.sh'):
+            ready(SHAPES, tmp_path, launcher='pytorch')
 
     def test_options_that_do_not_fit(self):
         with pytest.raises(UserError, match='do not fit'):
@@ -183,7 +247,15 @@ class TestBadInput:
         with pytest.raises(UserError, match=f'there is no checkpoint lost.pth .{setting}.*from scratch.*init_cfg=None'):
             ready(RETINANET, tmp_path, data_root=str(shapes / 'coco'), **{setting: 'lost.pth'})
         with pytest.raises(UserError, match='there is no checkpoint lost.pth .load_from'):
+            ready(RETINANET, tmp_path, data_root=str(shapes / 'coco'), load_from='lost.pth', **SCRATCH)
+        with pytest.raises(UserError, match='there is no checkpoint lost.pth .CHECKPOINT.$'):
             ready(RETINANET, tmp_path, train=False, data_root=str(shapes / 'coco'), load_from='lost.pth')
+        args = argparse.Namespace(
+            config=RETINANET, work_dir=str(tmp_path), cfg_options=SCRATCH | {'data_root': str(shapes / 'coco')}
+        )
+        args.launcher, args.local_rank = 'none', 0
+        with pytest.raises(UserError, match='there is no checkpoint lost.pth .--resume.$'):
+            prepare(args, train=True, resume='lost.pth')
 
     def test_unreachable_url(self, shapes, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
@@ -271,6 +343,25 @@ class TestBadInput:
         place = ['--work-dir', 'some place'] if tool == 'train' else ['some place']
         end = ['c.py', *place, '--cfg-options', 'a=b c', '--launcher', 'slurm']
         assert asked[11:] == ['-u', str(ROOT / f'tools/{tool}.py'), *end]
+
+
+def test_only_whole_models_are_tested(shapes, tmp_path, run_script):
+    """A head of another number of classes would be random, and the figures would mean nothing."""
+    config = CONFIGS / 'classification/gmlp_p8_shapes.py'
+    root = f'data_root={shapes / "imagenet"}'
+    cfg = load_config(str(config))
+    for number in (3, 4):
+        cfg.model.head.num_classes = number
+        (tmp_path / str(number)).mkdir()
+        torch.save(dict(state_dict=build_model(cfg).state_dict()), tmp_path / f'{number}/epoch_1.pth')
+    cfg.dump(tmp_path / '4/trained.py')
+    arguments = ['--work-dir', tmp_path / 'w', '--cfg-options', root, 'test_dataloader.num_workers=0']
+    arguments += ['test_dataloader.persistent_workers=False']
+    code, said = run_script('test.py', config, tmp_path / '4/epoch_1.pth', *arguments)
+    assert code == 1 and 'does not fill the model' in said and 'head.fc.weight' in said
+    assert f'was trained with lies beside it: {tmp_path / "4/trained.py"}' in said
+    code, said = run_script('test.py', config, tmp_path / '3/epoch_1.pth', *arguments)
+    assert code == 0, said[-2000:]
 
 
 class TestRunHooks:

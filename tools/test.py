@@ -3,7 +3,7 @@
 import os
 import sys
 
-from mlp_backbones.launch import build_runner, common_parser, prepare, run_tool
+from mlp_backbones.launch import build_runner, check_filled, common_parser, prepare, run_tool
 
 
 def main() -> None:
@@ -20,7 +20,9 @@ def main() -> None:
         save_predictions(cfg, os.path.abspath(args.out), parser)
     if args.show_dir:
         draw_predictions(cfg, os.path.abspath(args.show_dir))
-    build_runner(cfg).test()
+    runner = build_runner(cfg)
+    check_filled(runner, args.checkpoint)
+    runner.test()
 
 
 def save_predictions(cfg, out: str, parser) -> None:

@@ -43,7 +43,9 @@ def fetch(url: str) -> Path:
                 shutil.copyfileobj(answer, file)
             check_hash(partial, target.name)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f'cannot download {url}: {error}') from error
+        raise CheckpointError(
+            f'cannot download {url}: {error}. Download it elsewhere and give the file, or put it there as {target}'
+        ) from error
     return target
 
 
