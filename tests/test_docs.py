@@ -6,6 +6,8 @@ import pickle
 import re
 import runpy
 import shlex
+import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from test_configs import build
+from test_train import history, run
 
 import mlp_backbones
 from mlp_backbones.checkpoints import files
@@ -173,22 +176,45 @@ SETTINGS = [p for p in blocks('python') if not is_config(p.values[1]) and not is
 PROGRAMS = [p for p in blocks('python') if is_program(p.values[1]) and p.values[0].stem != 'inference']
 
 
+OWN_DATA = {'my_detector.py', 'my_segmentor.py', 'my_classifier.py'}
+
+
+def name_of(text: str) -> str:
+    return re.match(r'# (my_\w+\.py)\n', text)[1]
+
+
 @pytest.mark.parametrize('page, text', CONFIGS)
 def test_config(page, text, tmp_path):
-    path = tmp_path / re.match(r'# (my_\w+\.py)\n', text)[1]
-    path.write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
-    cfg = Config.fromfile(path)
+    for other in (p.values[1] for p in CONFIGS if p.values[0] == page):  # one may inherit another
+        (tmp_path / name_of(other)).write_text(other)
+    cfg = Config.fromfile(tmp_path / name_of(text))
     with torch.device('meta'):
         build(cfg)
     for split in ('train', 'val', 'test'):
-        if page.stem == 'training':
-            assert cfg[f'{split}_dataloader'].dataset.data_root == 'data/mine/'
-        assert cfg[f'{split}_dataloader'].dataset.pipeline
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.pipeline and (name_of(text) not in OWN_DATA or dataset.data_root == 'data/mine/')
 
 
 def test_every_task_has_an_example():
-    names = {re.match(r'# (\w+)', p.values[1])[1] for p in CONFIGS if p.values[0].stem == 'training'}
-    assert names == {'my_detector', 'my_segmentor', 'my_classifier'}
+    assert {name_of(p.values[1]) for p in CONFIGS} >= OWN_DATA
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['my_classifier.py', 'my_grey_classifier.py'])
+def test_training(name, shapes, tmp_path):
+    """On two classes, as the page has it, with the published weights' place taken by random ones."""
+    for folder in ('train', 'val'):
+        for kind in ('circle', 'square', *(['triangle'] if 'grey' in name else [])):
+            shutil.copytree(shapes / 'imagenet' / folder / kind, tmp_path / f'data/{folder}' / kind)
+    text = next(p.values[1] for p in CONFIGS if name_of(p.values[1]) == name)
+    (tmp_path / name).write_text(text)
+    settings = [f'data_root={tmp_path}/data/', 'train_cfg.max_epochs=1', 'model.backbone.init_cfg=None']
+    settings += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+    settings += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
+    said = run(sys.executable, ROOT / 'tools/train.py', name, '--cfg-options', *settings, cwd=tmp_path).stdout
+    _, evaluation = history(tmp_path / 'work_dirs' / Path(name).stem)
+    assert 'accuracy/top1' in evaluation[-1] and 'accuracy/top5' not in evaluation[-1]
+    assert 'warning: the run ends after epoch 1, the learning rate' in said
 
 
 @pytest.mark.parametrize('page, text', SETTINGS)
