@@ -66,7 +66,7 @@ def test_loading(run_script):
         (['ConvMPL'], "'ConvMPL' is no candidate: ConvMLP, ResMLP, GMLP, RepMLP, timm/NAME, mmpretrain/NAME"),
         (['ConvMLP@fast'], 'unknown fast after @; there is deploy, channels_last'),
         (['ConvMLP:arch'], "'arch' is not of the form key=value"),
-        (['ConvMLP:arch=huge'], "ConvMLP has no arch 'huge'"),
+        (['lost.py:tiny', 'ConvMLP:arch=huge'], "ConvMLP has no arch 'huge'"),
         (['timm/resmlp_13'], "timm has no model 'resmlp_13'"),
         (['mmpretrain/RepMPL'], "mmpretrain has no model 'RepMPL'"),
         (['lost.py:tiny'], 'lost.py:tiny cannot be had'),
@@ -81,4 +81,4 @@ def test_loading(run_script):
 )
 def test_refusals(run_script, args, words):
     code, said = run_script('benchmark.py', *args)
-    assert code and words in said and 'Traceback' not in said, said
+    assert code and words in said and 'Traceback' not in said and '| backbone |' not in said, said

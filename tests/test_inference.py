@@ -162,8 +162,32 @@ class TestClassNames:
         assert len(set(meta_of(MASK, {})[1])) == 3  # colours of COCO's eighty do not fit
 
 
+def test_tool_refuses_before_it_builds_a_model(run_script, photos, monkeypatch):
+    monkeypatch.setattr(Predictor, 'build', lambda *args: pytest.fail('built'))
+    photo, notes = photos / '2.png', photos / 'notes.txt'
+    for args, words in (
+        (['--out', photos / 'x', '--score', 30], '--score must be from 0 to 1, got 30.0'),
+        (['--out', photos / 'x', '--score', 'nan'], '--score must be from 0 to 1, got nan'),
+        (['--out', notes], f'cannot write to the folder {notes}'),
+        (['--out', notes / 'x/y'], f'cannot write to the folder {notes}'),
+    ):
+        code, said = run_script('infer.py', photo, '--model', MASK, '--weights', 'none', *args)
+        assert code == 1 and words in said, said
+    assert not (photos / 'x').exists()
+
+
 @pytest.mark.slow
 class TestTool:
+    def test_names_what_it_wrote(self, run_script, photos, tmp_path):
+        (photos / 'broken.jpg').write_text('no image')
+        args = ('--model', SEGMENTATION, '--weights', 'none', '--out', tmp_path / 'a')
+        code, said = run_script('infer.py', photos / 'broken.jpg', *args)
+        assert code == 1 and f'0 images; written: {tmp_path}/a/predictions.json\n' in said
+        assert [p.name for p in (tmp_path / 'a').iterdir()] == ['predictions.json']
+        code, said = run_script('infer.py', photos / '2.png', *args, '--force')
+        assert code == 0 and 'random weights: the predictions mean nothing' in said
+        assert all(f'{tmp_path}/a/{name}' in said for name in ('predictions.json', 'pictures', 'maps')), said
+
     def test_detection(self, run_script, shapes, tmp_path):
         from mmdet.apis import DetInferencer
         from pycocotools import mask

@@ -316,11 +316,17 @@ class TestBadInput:
             ('dist_test.sh', ['c.py', 'x.pth'], 'usage:'),
             ('slurm_train.sh', ['a'], 'usage:'),
             ('slurm_test.sh', ['a'], 'usage:'),
+            ('quickstart.sh', ['a'], 'usage:'),
         ],
     )
     def test_scripts(self, script, args, words):
         done = subprocess.run([ROOT / 'tools' / script, *args], capture_output=True, text=True)
-        assert done.returncode == 2 and words in done.stderr
+        assert done.returncode == 2 and words in done.stderr and not done.stdout
+        usage = done.stderr.partition('\nerror:')[0].strip()
+        assert usage.startswith(f'usage: tools/{script} ') and usage.count(f'tools/{script} ') == 2  # and an example
+        for option in ('-h', '--help'):
+            done = subprocess.run([ROOT / 'tools' / script, option], cwd='/', capture_output=True, text=True)
+            assert (done.returncode, done.stdout.strip(), done.stderr) == (0, usage, '')
 
     @pytest.mark.parametrize('tool', ['train', 'test'])
     def test_slurm(self, tool, tmp_path):

@@ -1,7 +1,9 @@
 """What figures and tables are made of, and that they are written."""
 
 import json
+import pickle
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -174,9 +176,15 @@ class TestComplexity:
         mask = 100 * (14 * 14 * (4 * 256 * 256 * 9 + 256 * 256 * 4) + 28 * 28 * 256 * 3)
         assert float(rows['roi_head'][1]) == pytest.approx((box + mask) / 1e9, rel=0.01)
 
+    def test_shapes(self, run_script):
+        for shape, words in ((['64x96'], '64x96'), ([64, 96], '64x96'), ([64], '64x64')):
+            code, said = run_script('get_flops.py', CLASSIFIER, '--depth', 0, '--shape', *shape)
+            assert code == 0 and f'one image of {words}\n' in said
+
     def test_bad_input(self, run_script):
         for args, words in (
-            (['convmlp_s', '--shape', 0, 4], 'takes a height and a width'),
+            (['convmlp_s', '--shape', 0, 4], 'a size is a number or HEIGHTxWIDTH'),
+            (['nothing.py', '--shape', 1, 2, 3], "such as 224 or 800x1216, got '1x2x3'"),
             (['convmlp_s', '--depth', -1], 'must not be negative'),
             (['nothing.py'], 'there is no config nothing.py'),
             (['resmlp_12', '--shape', 16], 'at least 32x32 pixels, got 16x16'),
@@ -210,8 +218,6 @@ class TestCurves:
         return tmp_path / 'run'
 
     def test_parts_are_joined(self, run):
-        import runpy
-
         read = runpy.run_path(str(CONFIGS.parent / 'tools/plot_logs.py'))['read_run'](run, 'x')
         assert [r['step'] for r in read.training] == list(range(5, 41, 5))
         assert [r['loss'] for r in read.training] == [1.0] * 4 + [2.0] * 4
@@ -240,6 +246,74 @@ class TestCurves:
         log.write_text('{\n' + log.read_text())
         code, said = run_script('plot_logs.py', run, '--out', tmp_path / 'x.png')
         assert code == 1 and 'scalars.json, line 1 is no JSON' in said
+
+
+def test_classes_by_name_and_number():
+    number = runpy.run_path(str(ROOT / 'tools/visualize.py'))['class_number']
+    classes = ['tench, Tinca tinca', 'goldfish, Carassius auratus', 'great white shark']
+    assert [number(c, classes) for c in ('tench', 'Carassius auratus', classes[0], '2')] == [0, 1, 0, 2]
+    with pytest.raises(UserError, match="no class 'goldfsh'; there is 'goldfish'.* or a number from 0 to 2$"):
+        number('goldfsh', classes)
+    with pytest.raises(UserError, match="no class '3'; there is 'tench', 'Tinca tinca', 'goldfish'"):
+        number('3', classes)
+
+
+class TestDetections:
+    """``tools/draw_detections.py``."""
+
+    @pytest.fixture
+    def given(self, shapes, tmp_path):
+        """Its arguments, with predictions of the first four images: one that is sure, and one that is not."""
+        coco = shapes / 'coco'
+        found = dict(bboxes=torch.tensor([[10.0, 20, 90, 80], [5, 5, 30, 30]]), labels=torch.tensor([0, 2]))
+        found['scores'] = torch.tensor([0.9, 0.2])
+        truth = json.loads((coco / 'annotations/instances_val2017.json').read_text())
+        predictions = [dict(img_id=i['id'], pred_instances=found) for i in truth['images'][:4]]
+        (tmp_path / 'found.pkl').write_bytes(pickle.dumps(predictions))
+        out = tmp_path / 'out.png'
+        return [tmp_path / 'found.pkl', coco / 'annotations/instances_val2017.json', coco / 'val2017', out]
+
+    def test_picture(self, given, run_script):
+        pictures = []
+        for score in ([], ['--score', 0], ['--score', 0.3]):
+            code, said = run_script('draw_detections.py', *given, *score)
+            assert code == 0 and f'{given[3]}: 4 images' in said
+            pictures.append(cv2.imread(str(given[3])))
+        # Rows of three pairs, each image 320 wide and 256 high.
+        assert pictures[0].shape == (2 * (256 + 12), 3 * (2 * 320 + 4 + 12), 3)
+        assert np.array_equal(pictures[0], pictures[2])
+        differs = (pictures[0] != pictures[1]).any(2)[:268, :656]
+        assert differs[:, 330:].any() and not differs[:, :330].any()  # the ground truth is the same
+        assert {p.name for p in given[3].parent.iterdir()} == {'found.pkl', 'out.png'}
+
+    def test_bad_input(self, given, run_script, tmp_path):
+        (tmp_path / 'x.pkl').write_text('no pickle')
+        (tmp_path / 'classes.pkl').write_bytes(pickle.dumps([dict(pred_score=1)]))
+        prediction = pickle.loads(given[0].read_bytes())[0]
+        (tmp_path / 'other.pkl').write_bytes(pickle.dumps([dict(prediction, img_id=10**6)]))
+        (tmp_path / 'x.json').write_text('{"images": []}')
+        (tmp_path / 'empty').mkdir()
+        before = {p.name for p in tmp_path.iterdir()}
+        lost = tmp_path / 'lost'
+        for change, words in (
+            ({0: lost}, 'lost is no file of predictions: FileNotFoundError'),
+            ({0: tmp_path / 'x.pkl'}, 'x.pkl is no file of predictions: UnpicklingError'),
+            ({0: tmp_path / 'classes.pkl'}, 'classes.pkl holds no detections; tools/test.py --out writes them'),
+            ({0: tmp_path / 'other.pkl'}, 'other.pkl is not of the images and classes of'),
+            ({1: lost}, 'lost is not a COCO annotation file'),
+            ({1: tmp_path / 'x.pkl'}, 'x.pkl is not a COCO annotation file'),
+            ({1: tmp_path / 'x.json'}, "x.json is not a COCO annotation file: there is no key 'categories'"),
+            ({2: lost}, f'there is no folder {lost}'),
+            ({2: tmp_path / 'empty'}, '.jpg is not there'),
+            ({0: lost, 3: tmp_path / 'out.xyz'}, 'must end in .png, .jpg, .jpeg, got'),
+            ({0: lost, 3: lost / 'out.png'}, 'there is no folder'),
+            ({0: lost, 3: 'x.png --score 3'}, '--score must be from 0 to 1, got 3.0'),
+            ({0: lost, 3: 'x.png --num 0'}, '--num must be positive, got 0'),
+        ):
+            args = ' '.join(str(change.get(i, part)) for i, part in enumerate(given)).split()
+            code, said = run_script('draw_detections.py', *args)
+            assert code == 1 and words in said and 'Traceback' not in said, (change, said)
+        assert {p.name for p in tmp_path.iterdir()} == before
 
 
 def test_a_figure_is_written_whole(tmp_path):
@@ -322,7 +396,7 @@ class TestTool:
             ('features', [*good, '--weights', 'a', 'b'], '--weights: 2 for 1 models'),
             ('features', [*good, '--channels', 0], '--channels must be positive'),
             ('features', [*good, '--size', '5by5'], 'a size is a number or HEIGHTxWIDTH'),
-            ('cam', [*good, '--classes', 'circl'], "no class 'circl'; there is circle"),
+            ('cam', [*good, '--classes', 'circl'], "no class 'circl'; there is 'circle'"),
             ('cam', [good[0], '--model', detector, *good[3:]], 'cam takes classifiers'),
             ('mixing', ['--model', str(CONFIGS / 'classification/convmlp_s_shapes.py'), *good[3:]], 'ResMLP and GMLP'),
             ('erf', [*good[1:], '--images', tmp_path / 'lost'], 'no image, video or folder'),

@@ -7,12 +7,24 @@ if [ -z "$python" ]; then
   [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
 fi
 
+# The comments at the top of the script that was called.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+# needs NUMBER ARGS...: print the usage where it is asked for, or where there are fewer arguments than that.
+needs() {
+  case ${2:-} in -h | --help) usage && exit 0 ;; esac
+  [ $# -gt "$1" ] || { usage >&2; exit 2; }
+}
+
 # launch TOOL PROCESSES ARGS...: run tools/TOOL.py under torchrun.
 # NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. On one node a free port is found when PORT is not set.
 launch() {
   local tool=$1 gpus=$2
   shift 2
-  [[ $gpus =~ ^[1-9][0-9]*$ ]] || { echo "error: the number of processes must be a positive number, got '$gpus'" >&2; exit 2; }
+  if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then
+    { usage && echo && echo "error: the number of processes must be a positive number, got '$gpus'"; } >&2
+    exit 2
+  fi
   local nnodes=${NNODES:-1} rendezvous
   if [ "$nnodes" -eq 1 ] && [ -z "${PORT:-}" ]; then
     rendezvous=(--standalone)

@@ -38,6 +38,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -76,11 +77,14 @@ class Candidate(NamedTuple):
         source, colon, rest = self.text.partition(':')
         return f'original/{rest}' if source.endswith('.py') else source + colon + rest
 
-    def model(self, size: tuple[int, int], device: str, train: bool = False) -> torch.nn.Module:
+    def built(self, size: tuple[int, int]) -> torch.nn.Module:
         try:
-            model = self.build(size).eval()
+            return self.build(size).eval()
         except (TypeError, ValueError) as error:
             raise UserError(f'{self.text!r} cannot be built: {error}') from error
+
+    def model(self, size: tuple[int, int], device: str, train: bool = False) -> torch.nn.Module:
+        model = self.built(size)
         if 'deploy' in self.modifiers:
             fold(model)
         if 'bf16' in self.modifiers:
@@ -502,7 +506,9 @@ def main() -> None:
     parser.add_argument('--sizes', nargs='+', type=size_of, default=[(224, 224)], help='224 or HEIGHTxWIDTH')
     parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each candidate (default: 5)')
-    parser.add_argument('--step', choices=['inference', 'training', 'both'], default='both')
+    parser.add_argument(
+        '--step', choices=['inference', 'training', 'both'], default='both', help='what to measure (default: both)'
+    )
     parser.add_argument('--no-memory', action='store_true', help='leave out the memory')
     parser.add_argument('--suite', action='store_true', help='the standard set instead of candidates')
     parser.add_argument(
@@ -536,13 +542,19 @@ def main() -> None:
     else:
         parser.error('give candidates, --suite or --loading')
     parsed = [[parse(c) for c in group.candidates] for group in groups]
+    # Ours without memory first, so that a wrong argument is said before anything is measured.
+    for group, candidates in [] if args.suite else zip(groups, parsed):
+        for candidate in candidates:
+            if re.split('[:@]', candidate.text)[0] in mlp_backbones.__all__:
+                with torch.device('meta'):
+                    candidate.built(group.size)
     place = place_of(device)
-    print(f'{place}, median of {args.rounds} rounds\n\n{HEAD}', flush=True)
+    print(f'{place}, median of {args.rounds} rounds\n', flush=True)
     rows = []
     for group, candidates in zip(groups, parsed):
         memory = group.memory and not args.no_memory
         rows.append(measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory))
-        print('\n'.join(map(line, rows[-1])), flush=True)
+        print('\n'.join([HEAD] * (len(rows) == 1) + list(map(line, rows[-1]))), flush=True)
         torch.compiler.reset()
         # After every group: what was measured is kept, whatever happens later.
         flat = [row for group in rows for row in group]

@@ -24,7 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as data_root=/data/coco/',
     )
     parser.add_argument('--out', type=Path, help='file for the whole list: JSON if it ends in .json, otherwise text')
     parser.add_argument('--workers', type=int, help='processes that decode images (default: one for each core)')

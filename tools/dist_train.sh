@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]: one process a GPU, or on a CPU with gloo.
+# usage: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
+#
+#   CONFIG     config file
+#   PROCESSES  how many on this machine: one a GPU, or on a CPU with gloo
+#
+# NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. For 8 GPUs:
+#
+#   tools/dist_train.sh configs/detection/retinanet_convmlp_s_fpn_1x_coco.py 8 --amp
 set -euo pipefail
-[ $# -ge 2 ] || { echo 'usage: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]' >&2; exit 2; }
 source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+needs 2 "$@"
 launch train "$2" "$1" "${@:3}"

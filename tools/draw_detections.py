@@ -1,7 +1,6 @@
 """Draw predictions (tools/test.py --out) beside the ground truth of a COCO annotation file, many images a picture."""
 
 import argparse
-import json
 import pickle
 import sys
 from pathlib import Path
@@ -9,6 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mlp_backbones.checkpoints.files import written_whole
+from mlp_backbones.datasets.coco import category_names, check_coco, read_json
+from mlp_backbones.launch import UserError, check_target, run_tool
+
+SUFFIXES = ('.png', '.jpg', '.jpeg')
 # BGR, one for each class in turn; distinct on light and dark ground.
 COLOURS = [(75, 25, 230), (75, 180, 60), (25, 225, 255), (200, 130, 0), (180, 30, 145), (240, 240, 70), (48, 130, 245)]
 
@@ -30,36 +34,66 @@ def draw(image: np.ndarray, boxes, labels, texts, zoom: float) -> np.ndarray:
     return canvas
 
 
-def main() -> int:
+def read_predictions(path: Path) -> list[dict]:
+    """What tools/test.py wrote of each image: ``img_id`` and ``pred_instances`` (bboxes, labels, scores)."""
+    try:
+        with path.open('rb') as handle:
+            predictions = pickle.load(handle)
+    except Exception as error:  # a file that is no pickle can raise nearly anything
+        raise UserError(f'{path} is no file of predictions: {type(error).__name__}: {error}') from error
+    if (
+        not predictions
+        or not isinstance(predictions, list)
+        or not all(isinstance(p, dict) and {'img_id', 'pred_instances'} <= p.keys() for p in predictions)
+    ):
+        raise UserError(f'{path} holds no detections; tools/test.py --out writes them with a config of a detector')
+    return predictions
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('predictions', type=Path, help='.pkl file that tools/test.py --out wrote')
+    parser.add_argument(
+        'predictions', type=Path, help='.pkl file that tools/test.py --out wrote (a pickle: your own only)'
+    )
     parser.add_argument('annotations', type=Path, help='COCO annotation file')
     parser.add_argument('images', type=Path, help='folder of the images')
-    parser.add_argument('out', type=Path, help='picture to write')
+    parser.add_argument('out', type=Path, help='picture to write, .png or .jpg')
     parser.add_argument('--num', type=int, default=12, help='images to draw (default: 12)')
     parser.add_argument('--columns', type=int, default=3, help='pairs in a row (default: 3)')
-    parser.add_argument('--score', type=float, default=0.4, help='draw detections from this score up (default: 0.4)')
+    parser.add_argument('--score', type=float, default=0.3, help='draw detections from this score up (default: 0.3)')
     parser.add_argument('--width', type=int, default=320, help='pixels of one image (default: 320)')
     args = parser.parse_args()
-    for path in (args.predictions, args.annotations, args.images):
-        if not path.exists():
-            print(f'error: {path} is not there', file=sys.stderr)
-            return 1
-    truth = json.loads(args.annotations.read_text())
-    classes = {c['id']: (i, c['name']) for i, c in enumerate(sorted(truth['categories'], key=lambda c: c['id']))}
-    names = [name for _, name in classes.values()]
+    for option in ('num', 'columns', 'width'):
+        if getattr(args, option) < 1:
+            raise UserError(f'--{option} must be positive, got {getattr(args, option)}')
+    if not 0 <= args.score <= 1:
+        raise UserError(f'--score must be from 0 to 1, got {args.score}')
+    if args.out.suffix.lower() not in SUFFIXES:
+        raise UserError(f'the file to write must end in {", ".join(SUFFIXES)}, got {args.out}')
+    check_target(args.out)
+    if not args.images.is_dir():
+        raise UserError(f'there is no folder {args.images}')
+    truth = read_json(args.annotations)
+    if errors := [f for f in check_coco(truth, test=True) if f.level == 'error']:
+        raise UserError(f'{args.annotations} is not a COCO annotation file: {"; ".join(map(str, errors))}')
+    names = category_names(truth)
+    number = {c['id']: i for i, c in enumerate(truth['categories'])}
     files = {i['id']: i['file_name'] for i in truth['images']}
-    with args.predictions.open('rb') as handle:
-        predictions = pickle.load(handle)[: args.num]
+    predictions = read_predictions(args.predictions)[: args.num]
     tiles = []
     for prediction in predictions:
-        image = cv2.imread(str(args.images / files[prediction['img_id']]))
+        found, key = prediction['pred_instances'], prediction['img_id']
+        if key not in files or len(found['labels']) and found['labels'].max() >= len(names):
+            raise UserError(f'{args.predictions} is not of the images and classes of {args.annotations}')
+        path = args.images / files[key]
+        image = cv2.imread(str(path)) if path.is_file() else None
+        if image is None:
+            raise UserError(f'{path} is {"no image that can be read" if path.exists() else "not there"}')
         zoom = args.width / image.shape[1]
-        own = [a for a in truth['annotations'] if a['image_id'] == prediction['img_id']]
+        own = [a for a in truth['annotations'] if a['image_id'] == key]
         boxes = [(x, y, x + w, y + h) for x, y, w, h in (a['bbox'] for a in own)]
-        labels = [classes[a['category_id']][0] for a in own]
+        labels = [number[a['category_id']] for a in own]
         left = draw(image, boxes, labels, [names[label] for label in labels], zoom)
-        found = prediction['pred_instances']
         # The surest last, so that nothing covers them.
         order = [i for i in found['scores'].argsort().tolist() if found['scores'][i] >= args.score]
         labels = found['labels'][order].tolist()
@@ -74,13 +108,13 @@ def main() -> int:
     while len(tiles) % args.columns:
         tiles.append(np.full_like(tiles[0], 255))
     rows = [np.hstack(tiles[i : i + args.columns]) for i in range(0, len(tiles), args.columns)]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(args.out), np.vstack(rows)):
-        print(f'error: cannot write {args.out}', file=sys.stderr)
-        return 1
+    done, content = cv2.imencode(args.out.suffix, np.vstack(rows))
+    if not done:
+        raise UserError(f'a picture of {len(predictions)} images is too large for {args.out.suffix}; --num draws fewer')
+    with written_whole(args.out) as partial:
+        partial.write_bytes(content)
     print(f'{args.out}: {len(predictions)} images, left the ground truth, right the detections')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -25,7 +25,11 @@ ONNX = ('onnx', 'onnxscript', 'onnxruntime')
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of the model')
-    parser.add_argument('checkpoint', help="its weights, file or URL, in any names; 'none' for untrained ones")
+    parser.add_argument(
+        'checkpoint',
+        help='its weights, file or URL: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT; '
+        "'none' for untrained ones",
+    )
     parser.add_argument('out', type=Path, help='file to write, ending in .onnx or .pt2')
     parser.add_argument('--backbone-only', action='store_true', help="the backbone's feature maps")
     parser.add_argument('--size', metavar='HxW', help='of the input (default: of the token grid, or 224x224)')
@@ -50,6 +54,7 @@ def main() -> None:
     from mlp_backbones.deployment import TOLERANCE, TensorModel, parse_size, relative_difference
     from mlp_backbones.zoo import build_model
 
+    given_size = parse_size(args.size) if args.size else None
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
     cfg = load_model_config(args.config)
@@ -62,7 +67,7 @@ def main() -> None:
     model = model.backbone if args.backbone_only else model
     backbone = model if args.backbone_only else model.backbone
     step = backbone.size_step
-    size = parse_size(args.size) if args.size else tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
+    size = given_size or tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
     dynamic, reason = True, ''
     if args.static:
         dynamic, reason = False, '--static'

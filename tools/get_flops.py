@@ -16,26 +16,25 @@ def main() -> None:
     parser.add_argument(
         '--shape',
         nargs='+',
-        type=int,
-        metavar=('H', 'W'),
-        help='of the image in pixels (default: what the model is tested with)',
+        metavar=('HxW', 'W'),
+        help='of the image in pixels: 800x1216, 800 1216, or one side, 224 (default: what the model is tested with)',
     )
     parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table (default: 2)')
     parser.add_argument('--deploy', action='store_true', help='count the folded form')
     args = parser.parse_args()
-    if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
-        raise UserError(f'--shape takes a height and a width, or one side, in pixels, got {args.shape}')
     if args.depth < 0:
         raise UserError(f'--depth must not be negative, got {args.depth}')
 
     from mlp_backbones import reparameterize
     from mlp_backbones.complexity import count, input_size
+    from mlp_backbones.deployment import parse_size
     from mlp_backbones.zoo import build_model
 
+    given = parse_size('x'.join(args.shape)) if args.shape else None
     path, _ = find_config(args.model)
     cfg = load_model_config(path)
     cfg.model.backbone.init_cfg = None
-    shape = (args.shape[0], args.shape[-1]) if args.shape else input_size(cfg)
+    shape = given or input_size(cfg)
     model = build_model(cfg)
     if args.deploy:
         model = reparameterize(model, inplace=True)

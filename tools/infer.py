@@ -17,7 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', metavar='IMAGE_OR_FOLDER', help='image, video, or folder of them')
     parser.add_argument('--model', required=True, help='name of the zoo (docs/model_zoo.md), or path of a config')
-    parser.add_argument('--weights', metavar='FILE_OR_URL', help='in any names (default: the published ones)')
+    parser.add_argument(
+        '--weights',
+        metavar='FILE_OR_URL',
+        help='a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT (default: the published one); '
+        "'none' for random weights, whose predictions mean nothing",
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
     parser.add_argument('--score', type=float, default=0.3, help='draw detections from this score up (default: 0.3)')
     parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
@@ -27,6 +32,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be positive, got {args.batch_size}')
+    if not 0 <= args.score <= 1:
+        raise UserError(f'--score must be from 0 to 1, got {args.score}')
     target = args.out / 'predictions.json'
     if target.exists() and not args.force:
         raise UserError(f'{target} is there already; --force replaces it')
@@ -46,14 +53,20 @@ def main() -> None:
     )
 
     paths = list_pictures(args.source)
+    # Before the model is built; the folder itself is made after that.
+    check_writable(next(p for p in (args.out, *args.out.parents) if p.exists()), 'the folder', '--out')
     predictor = Predictor.build(args.model, args.weights, args.device)
     if args.weights == 'none':
         print('random weights: the predictions mean nothing')
     check_writable(args.out, 'the folder', '--out')
 
+    written = [target]
+
     def write(folder: str, name: str, image) -> str:
         path = args.out / folder / name
         path.parent.mkdir(exist_ok=True)
+        if path.parent not in written:
+            written.append(path.parent)
         with written_whole(path) as partial:
             partial.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
         return f'{folder}/{name}'
@@ -89,7 +102,7 @@ def main() -> None:
     print(file=sys.stderr)
     with written_whole(target) as partial:
         partial.write_text(json.dumps(results, indent=1))
-    print(f'{seen} images; written: {target}' + ('' if args.no_pictures else f', {args.out / "pictures"}'))
+    print(f'{seen} images; written: {", ".join(map(str, written))}')
     if broken:
         raise UserError(f'{len(broken)} of {len(broken) + seen} files could not be read: {", ".join(broken)}')
 

@@ -10,10 +10,15 @@ from mlp_backbones.launch import UserError, run_tool
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('root', help='folder to make; it must not be there yet')
-    parser.add_argument('--task', choices=list(TASKS), default='detection')
+    parser.add_argument(
+        '--task',
+        choices=list(TASKS),
+        default='detection',
+        help="boxes and masks in COCO's format, label maps in ADE20K's, folders in ImageNet's (default: detection)",
+    )
     parser.add_argument('--num-train', type=int, help="training images (default: the task's own number)")
     parser.add_argument('--num-val', type=int, help="validation images (default: the task's own number)")
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='another draws other images (default: 0)')
     args = parser.parse_args()
     try:
         make_shapes(args.root, args.task, args.num_train, args.num_val, args.seed)

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
+# usage: tools/quickstart.sh [--stack onedl|openmmlab]
+#
 # One command from a fresh machine to a detector: sets everything up, trains RetinaNet with ConvMLP-S on synthetic
 # shapes, evaluates it with COCO's metrics and draws its detections. Run again it skips what is done.
-# `--stack openmmlab` does it with upstream's OpenMMLab instead of the onedl forks.
+#
+#   tools/quickstart.sh --stack openmmlab   # with upstream's OpenMMLab instead of the onedl forks
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' tools/quickstart.sh; }
 source tools/_stack.sh
-[ $# -eq 0 ] || { echo 'usage: tools/quickstart.sh [--stack onedl|openmmlab]' >&2; exit 2; }
+case ${1:-} in -h | --help) usage && exit 0 ;; esac
+[ $# -eq 0 ] || { usage >&2; exit 2; }
 CONFIG=configs/detection/retinanet_convmlp_s_fpn_shapes.py
 WORK=work_dirs/quickstart$SUFFIX
 CHECKPOINT=$WORK/final.pth
@@ -29,7 +34,7 @@ else
   echo 'Evaluating on images it has not trained on'
   "$python" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$WORK/test" --out "$WORK/detections.pkl" | tee "$WORK/test.log"
   "$python" tools/draw_detections.py "$WORK/detections.pkl" data/shapes/coco/annotations/instances_val2017.json \
-    data/shapes/coco/val2017 "$WORK/detections.png"
+    data/shapes/coco/val2017 "$WORK/detections.png" --score 0.4
 fi
 
 ap=$(grep -o 'coco/bbox_mAP: [0-9.]*' "$WORK/test.log" | tail -n 1 | cut -d ' ' -f 2)

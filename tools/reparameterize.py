@@ -18,7 +18,10 @@ from mlp_backbones.launch import UserError, check_target, load_model_config, run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config that the model was trained with')
-    parser.add_argument('checkpoint', help='trained weights, file or URL, in any names')
+    parser.add_argument(
+        'checkpoint',
+        help='trained weights, file or URL: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT',
+    )
     parser.add_argument('out', type=Path, help='checkpoint to write, ending in .pth')
     parser.add_argument('--images', nargs='+', type=Path, default=[], help='pictures to compare both forms on too')
     parser.add_argument('--size', metavar='HxW', help='of the random input (default: 224x320)')
@@ -44,11 +47,12 @@ def main() -> None:
     from mlp_backbones.deployment import TOLERANCE, TensorModel, parse_size, read_image, relative_difference
     from mlp_backbones.zoo import build_model
 
+    given_size = parse_size(args.size) if args.size else None
     cfg = load_model_config(args.config)
     model = build_model(cfg, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is none of ours')
-    size = parse_size(args.size) if args.size else (224, 320) if model.backbone.size_step else model.backbone.img_size
+    size = given_size or ((224, 320) if model.backbone.size_step else model.backbone.img_size)
     x = torch.rand(2, model.backbone.in_channels, *size).mul_(4).sub_(2)
     inputs = {f'random input of {size[0]}x{size[1]}': x}
     for path in args.images:

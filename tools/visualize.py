@@ -23,20 +23,34 @@ def main() -> None:
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(run=function)
         if name in ('features', 'cam'):
-            command.add_argument('image', type=Path)
-        command.add_argument('--model', nargs='+', required=True, metavar='NAME_OR_CONFIG')
+            command.add_argument('image', type=Path, help='picture to look at')
         command.add_argument(
-            '--weights', nargs='+', metavar='FILE_OR_URL', help="of each model, in any names; 'none' for random ones"
+            '--model',
+            nargs='+',
+            required=True,
+            metavar='NAME_OR_CONFIG',
+            help='names of the zoo (docs/model_zoo.md) or paths of configs; each is a row of the figure',
         )
-        command.add_argument('--names', nargs='+', help='what the figure calls the models')
+        command.add_argument(
+            '--weights',
+            nargs='+',
+            metavar='FILE_OR_URL',
+            help='one for each model: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT, or '
+            "'none' for random weights (default: those of the zoo; random ones for a config)",
+        )
+        command.add_argument('--names', nargs='+', metavar='NAME', help='what the figure calls the models')
         command.add_argument('--out', type=Path, required=True, help='figure to write, .png, .svg or .pdf')
         if name != 'mixing':
-            command.add_argument('--size', metavar='HxW', help="of the input (default: that of the model's tests)")
+            command.add_argument(
+                '--size',
+                metavar='HxW',
+                help="of the input, such as 448 or 800x1216 (default: that of the model's tests)",
+            )
         if name == 'features':
             command.add_argument('--channels', type=int, default=9, help='channels of each map (default: 9)')
         if name == 'cam':
-            command.add_argument('--top', type=int, default=3, help='the likeliest classes (default: 3)')
-            command.add_argument('--classes', nargs='+', metavar='NAME', help='these classes, by name or number')
+            command.add_argument('--top', type=int, default=3, help='so many of the likeliest classes (default: 3)')
+            command.add_argument('--classes', nargs='+', metavar='CLASS', help='these instead, by name or number')
         if name == 'mixing':
             command.add_argument('--blocks', type=int, default=6, help='how many, evenly spaced (default: 6)')
         if name == 'erf':
@@ -148,8 +162,12 @@ def class_number(text: str, classes: list[str]) -> int:
             return i
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
-    close = difflib.get_close_matches(text, classes, 3, 0.4) or classes[:5]
-    raise UserError(f'there is no class {text!r}; there is {", ".join(close)} and others, {len(classes)} in all')
+    singly = [name for names in classes for name in names.split(', ')]
+    close = difflib.get_close_matches(text, singly, 3, 0.4) or singly[:5]
+    raise UserError(
+        f'there is no class {text!r}; there is {", ".join(map(repr, close))} and others, {len(classes)} in all, '
+        f'or a number from 0 to {len(classes) - 1}'
+    )
 
 
 def mixing(args) -> None:
