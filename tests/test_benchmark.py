@@ -1,6 +1,8 @@
 """The benchmark measures what it is told to, and refuses what it cannot measure. Nothing here asserts a time."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,26 @@ def test_ours_and_a_function(run_script, tmp_path):
     assert results[0]['ratio'] == 1 and all(r['seconds'] > 0 and 0 < r['share'] for r in results)
     assert said.count('| inference |') == 8
     assert (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_page_of_the_suite(tmp_path):
+    """From rows that are not measured here: every row is in the table of its group, and the picture is drawn."""
+    tool = runpy.run_path(str(Path(__file__).parents[1] / 'tools/benchmark.py'))
+    groups = tool['suite']({'ConvMLP-s': 'peers.py:convmlp_s'})
+    figures = dict(batch=8, parameters=10**6, macs=10**9, seconds=0.1, rate=80.0, ratio=1.5, share=0.5)
+    rows = [
+        [dict(backbone=c.replace('peers.py:', 'original/'), step='x', size='1x1', **figures) for c in group.candidates]
+        for group in groups
+    ]
+    (tmp_path / 'images').mkdir()
+    tool['write_page'](tmp_path / 'page.md', groups, rows, 'some machine', 5)
+    tables = (tmp_path / 'page.md').read_text().split('\n## ')[1:]
+    assert [t.splitlines()[0] for t in tables] == list(dict.fromkeys(g.title for g in groups))
+    assert sum(t.count('| x | 8 x 1x1 | 1.00 | 1.00 | 100.0 | 80.0 | 1.50 | 50% |') for t in tables) == sum(
+        map(len, rows)
+    )
+    assert '| `original/convmlp_s` |' in tables[0] and '](images/page.png)' in (tmp_path / 'page.md').read_text()
+    assert (tmp_path / 'images/page.png').read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.slow

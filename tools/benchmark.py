@@ -383,8 +383,8 @@ def suite(peers: dict[str, str]) -> list[Group]:
 PAGE = """# Benchmark
 
 Written by `tools/benchmark.py --suite --page`: {place}.
-Medians of {rounds} rounds in which the candidates of a group took turns. Gray is what others wrote, blue is ours; the
-ratio is the rate relative to the first one of its group.
+Medians of {rounds} rounds in which the candidates of a group took turns; the ratio is the rate relative to the first
+one of its group. The picture is of the first table.
 
 - `timm/...` and `mmpretrain/...` are those libraries' models without classifiers, `original/...` is the code of the
   papers' authors, run from a copy of their repositories. `@deploy` is the folded form: ours by `reparameterize`,
@@ -394,7 +394,7 @@ ratio is the rate relative to the first one of its group.
   exceed 100 %: that product does not reach the machine's peak either.
 - Memory is the peak of one step above what the process held before, with the model's own.
 
-![Ratios]({image})
+![Rates of our models relative to other implementations]({image})
 
 {tables}
 """
@@ -404,13 +404,56 @@ def write_page(path: Path, groups: list[Group], rows: list[list[dict]], place: s
     """The page of the standard set, and its picture beside it, in ``images``."""
     image = path.parent / 'images' / f'{path.stem}.png'
     image.parent.mkdir(exist_ok=True)
-    plot([row for group in rows for row in group], image, place.split(',')[0])
+    plot_beside_others(groups, rows, image, place)
     tables = {}
     for group, own in zip(groups, rows):
         tables.setdefault(group.title, []).extend(map(line, own))
     text = '\n\n'.join(f'## {title}\n\n{HEAD}\n' + '\n'.join(lines) for title, lines in tables.items())
     page = PAGE.format(place=place, rounds=rounds, product=PRODUCT, image=f'images/{image.name}', tables=text)
     path.write_text(page)
+
+
+def plot_beside_others(groups: list[Group], rows: list[list[dict]], path: Path, place: str) -> None:
+    """Bars of our models of the suite's first table, each form relative to the same one of the first of the others."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    forms = {'as trained': '#9ecae1', 'deploy form': '#1b6ca8'}
+    ratios: dict[str, dict[str, float]] = {}
+    for own in (own for group, own in zip(groups, rows) if group.title == groups[0].title):
+        other, first = own[0]['backbone'], next(r['backbone'] for r in own if is_ours(r))
+        if is_ours(own[0]):
+            continue  # there is none to compare with
+        family, _, arch = first.split(',')[0].partition(':arch=')
+        name = f'{family} {arch.split("@")[0]}\nbeside {other.split("/")[0]}'
+        for row in filter(is_ours, own):
+            form = 'deploy form' if row['backbone'].endswith('@deploy') else 'as trained'
+            ratios.setdefault(name, {})[form] = row['ratio']
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(ratios) + 1.2), layout='constrained')
+    for i, (form, colour) in enumerate(forms.items()):
+        places = [n + 0.38 * (i - 0.5) for n in range(len(ratios))]
+        values = [ratio.get(form, 0) for ratio in ratios.values()]
+        axes.barh(places, values, 0.36, color=colour, label=f'ours, {form}')
+        for y, value in zip(places, values):
+            axes.text(value, y, f' {value:.2f}', va='center', fontsize=8)
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_yticks(range(len(ratios)), list(ratios), fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(y=0.02)
+    axes.set_xlim(0, 1.1 * max(max(ratio.values()) for ratio in ratios.values()))
+    axes.set_xlabel('images per second, relative to the other implementation (RepMLP: in the same form)', fontsize=9)
+    axes.set_title(place, fontsize=8, loc='left', color='#555555')
+    axes.legend(fontsize=8, loc='lower right', frameon=False)
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def is_ours(row: dict) -> bool:
+    """Whether a row is of a backbone of this package."""
+    return row['backbone'].split(':')[0] in mlp_backbones.__all__
 
 
 def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
@@ -421,7 +464,7 @@ def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 0.28 * len(rows) + 1.2), layout='constrained')
-    ours = [row['backbone'].split(':')[0] in mlp_backbones.__all__ for row in rows]
+    ours = [is_ours(row) for row in rows]
     labels = [f'{r["backbone"]}  {r["step"]} {r["batch"]} x {r["size"]}' for r in rows]
     axes.barh(range(len(rows)), [r['ratio'] for r in rows], color=['#1b6ca8' if o else '#b0b0b0' for o in ours])
     axes.set_yticks(range(len(rows)), labels, fontsize=7)

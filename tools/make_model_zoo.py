@@ -100,8 +100,9 @@ def at_a_glance() -> str:
             )
     return (
         f'## At a glance\n\nPublished accuracy on ImageNet-1k (top-1 / top-5), and what we measured of the backbones: '
-        f'{measured["machine"]}, float32; images per second on that CPU, and the peak memory of a step with the model in MiB, in '
-        f'the form that was trained and in the [deploy form](deploy.md). More in [benchmark.md](benchmark.md).\n\n'
+        f'{measured["machine"]}, float32; images per second on that CPU, and the peak memory of a step with the model '
+        'in MiB, in the form that was trained and in the [deploy form](deploy.md). More in '
+        '[benchmark.md](benchmark.md).\n\n'
         '| | input | parameters (M) | MACs (G) | published | batch | images/s | memory | images/s, deploy '
         '| memory, deploy |\n|---|---|---|---|---|---|---|---|---|---|\n' + '\n'.join(lines) + '\n'
     )
