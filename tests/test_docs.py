@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from pages import BLOCK, blocks
 from test_configs import build
 from test_train import history, run
 
@@ -26,15 +27,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')] + sorted(
     (ROOT / 'docs').glob('*.md')
 )
-BLOCK = re.compile(r'^```(\w*)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 
 
-def blocks(language: str) -> list:
+def every_block(language: str) -> list:
     """Every code block of a language, as test parameters called page:number."""
     found = []
     for page in PAGES:
-        here = [text for kind, text in BLOCK.findall(page.read_text()) if kind == language]
-        found += [pytest.param(page, text, id=f'{page.stem}:{i + 1}') for i, text in enumerate(here)]
+        found += [pytest.param(page, text, id=f'{page.stem}:{i + 1}') for i, text in enumerate(blocks(page, language))]
     return found
 
 
@@ -128,7 +127,7 @@ def python_tool(tool: str, args: list[str]) -> tuple[str, list[str]]:
     return tool, args
 
 
-@pytest.mark.parametrize('page, text', blocks('bash'))
+@pytest.mark.parametrize('page, text', every_block('bash'))
 def test_commands(page, text, parsers, capsys):
     for line in text.replace('\\\n', ' ').splitlines():
         for command in re.split(r'&&|\|', line):
@@ -170,10 +169,10 @@ def is_program(text: str) -> bool:
     return bool(re.search(r'^(import|from) ', text, re.MULTILINE))
 
 
-CONFIGS = [p for p in blocks('python') if is_config(p.values[1])]
-SETTINGS = [p for p in blocks('python') if not is_config(p.values[1]) and not is_program(p.values[1])]
+CONFIGS = [p for p in every_block('python') if is_config(p.values[1])]
+SETTINGS = [p for p in every_block('python') if not is_config(p.values[1]) and not is_program(p.values[1])]
 # Those of docs/inference.md run in test_inference.py, with weights and pictures.
-PROGRAMS = [p for p in blocks('python') if is_program(p.values[1]) and p.values[0].stem != 'inference']
+PROGRAMS = [p for p in every_block('python') if is_program(p.values[1]) and p.values[0].stem != 'inference']
 
 
 OWN_DATA = {'my_detector.py', 'my_segmentor.py', 'my_classifier.py'}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from pages import blocks
 from test_configs import CONFIGS, build
 
 from mlp_backbones import inference
@@ -281,10 +282,6 @@ class TestTool:
             code, said = run_script(*[change.get(i, part) for i, part in enumerate(good)])
             assert code == 1 and re.search(words, said), said
         assert not out.exists()
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf'```{language}\n(.*?)```', page.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope='module')

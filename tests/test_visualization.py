@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, ISOTROPIC, tiny
+from pages import blocks
 from test_configs import CONFIGS
-from test_inference import PAGES, ROOT, blocks, image, publish, save_weights
+from test_inference import PAGES, ROOT, image, publish, save_weights
 from test_train import options, run
 from torch import nn
 
