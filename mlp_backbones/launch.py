@@ -24,8 +24,8 @@ from .datasets.files import DataError
 from .environment import MissingDependency, require
 
 # Settings that mmengine's runners or this module read, whether a config has them or not.
-SETTINGS = {'check_annotations', 'compile', 'find_unused_parameters', 'max_faulty_files', 'model_wrapper_cfg'}
-SETTINGS |= {'runner_type', 'strategy', 'sync_bn'}
+SETTINGS = {'check_annotations', 'compile', 'data_root', 'find_unused_parameters', 'max_faulty_files'}
+SETTINGS |= {'model_wrapper_cfg', 'runner_type', 'shapes', 'strategy', 'sync_bn'}
 HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
 RUN_HOOKS = ('ExactResumeHook', 'StopAtNonFiniteHook', 'InterruptHook')
 LARGE = 64 << 20  # bytes of an annotation file that takes about two seconds to check; COCO's is half a gigabyte
