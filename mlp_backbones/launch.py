@@ -296,9 +296,12 @@ def _check_kinds(cfg, path: str) -> None:
     """Refuse settings of another kind than what is checked before a run takes them for; None is as good as absent."""
     loaders = [key for key in cfg if key.endswith('_dataloader')]
     wanted: list[tuple[tuple[str, ...], type]] = [
-        ((key,), dict) for key in ('model', 'optim_wrapper', 'shapes', *loaders) if key in cfg
+        ((key,), dict)
+        for key in ('default_hooks', 'env_cfg', 'model', 'optim_wrapper', 'shapes', 'train_cfg', *loaders)
+        if key in cfg
     ]
     wanted += [((key,), str) for key in ('data_root', 'load_from', 'work_dir') if key in cfg]
+    wanted += [(('default_hooks', 'checkpoint'), dict), (('env_cfg', 'dist_cfg'), dict)]
     wanted += [(('model', 'backbone'), dict), (('shapes', 'root'), str), (('shapes', 'task'), str)]
     settings: list[tuple[Any, tuple[str, ...], type]] = [(cfg, keys, kind) for keys, kind in wanted]
     settings += [(n, (k,), str) for n in nodes([cfg[k] for k in loaders]) for k in ('data_root', 'ann_file', 'split')]
@@ -468,15 +471,22 @@ def _check_annotations(cfg, train: bool) -> None:
             )
 
 
+def _classifier_classes(cfg) -> int | None:
+    """How many classes the head of a classifier has; None for other models."""
+    head = cfg.model.get('head') if cfg.get('default_scope') == 'mmpretrain' else None
+    number = head.get('num_classes') if isinstance(head, dict) else None
+    return number if type(number) is int else None
+
+
 def _check_class_folders(cfg, train: bool) -> None:
     """Refuse more folders of classes than a classifier has classes."""
-    if cfg.get('default_scope') != 'mmpretrain':
+    number = _classifier_classes(cfg)
+    if number is None:
         return
-    number = (cfg.model.get('head') or {}).get('num_classes')
     for loader, dataset in _datasets(cfg, train):
         prefix = dataset.get('data_prefix') or dataset.get('split') or ''
         folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '')
-        if annotation_file(dataset) or _class_name(dataset) not in ('CustomDataset', 'ImageNet') or not number:
+        if annotation_file(dataset) or _class_name(dataset) not in ('CustomDataset', 'ImageNet'):
             continue
         classes = sorted(e.name for e in os.scandir(folder) if e.is_dir()) if os.path.isdir(folder) else []
         if len(classes) > number:
@@ -488,12 +498,14 @@ def _check_class_folders(cfg, train: bool) -> None:
 
 def _fit_top_k(cfg) -> None:
     """Leave out of an ImageNet recipe's accuracies those that a few classes cannot have."""
-    number = (cfg.model.get('head') or {}).get('num_classes') if cfg.get('default_scope') == 'mmpretrain' else None
-    if not number:
+    number = _classifier_classes(cfg)
+    if number is None:
         return
     for node in nodes([cfg.get(f'{split}_evaluator') for split in ('val', 'test')]):
         given = node.get('topk')
-        if _class_name(node) == 'Accuracy' and isinstance(given, list | tuple) and max(given, default=0) > number:
+        if _class_name(node) != 'Accuracy' or not isinstance(given, list | tuple):
+            continue
+        if all(type(k) is int for k in given) and max(given, default=0) > number:
             node['topk'] = tuple(k for k in given if k <= number) or (1,)
             _say(f'{number} classes: accuracies of the first {node["topk"]} are measured, not of {tuple(given)}.')
 
@@ -511,9 +523,11 @@ def _warn_of_what_is_not_used(cfg) -> None:
     unit = 'epoch' if cfg.train_cfg.get('max_epochs') else 'iter'
     length = cfg.train_cfg.get(f'max_{unit}s')
     schedulers = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        last = scheduler.get('end') or max(scheduler.get('milestones') or [0])
-        if length and scheduler.get('by_epoch', True) == (unit == 'epoch') and last > length:
+    for scheduler in nodes(schedulers):
+        ends = scheduler.get('end') or scheduler.get('milestones')
+        last = max((n for n in (ends if isinstance(ends, list | tuple) else [ends]) if type(n) is int), default=0)
+        known = type(length) is int and 'type' in scheduler
+        if known and scheduler.get('by_epoch', True) == (unit == 'epoch') and last > length:
             _say(
                 f'warning: the run ends after {unit} {length}, the learning rate of {_class_name(scheduler)} is '
                 f'scheduled up to {last}. See "A shorter run" in docs/training.md.'
@@ -566,7 +580,7 @@ def _set_precision(cfg, amp: str | None) -> None:
 
 def _class_name(settings) -> str:
     """The name of the class that some settings ask for, without its scope or module; '' where there is none."""
-    kind = (settings or {}).get('type', '')
+    kind = settings.get('type', '') if isinstance(settings, dict) else ''
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
