@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .datasets.annotations import annotation_file, annotation_findings, dataset_nodes, nodes
+from .datasets.annotations import annotation_file, annotation_findings, dataset_nodes, nodes, place_of
 from .datasets.files import DataError
 from .environment import MissingDependency, require
 
@@ -71,8 +71,8 @@ def _fail(error: Exception) -> int:
     return 1
 
 
-def common_parser(description: str) -> argparse.ArgumentParser:
-    """The options that training and testing share."""
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """The options of every tool that takes a config and changes to it."""
     require('mmengine')
     from mmengine.config import DictAction
 
@@ -84,7 +84,6 @@ def common_parser(description: str) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file, or a name of the zoo (docs/model_zoo.md)')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -92,6 +91,13 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override settings of the config, such as data_root=/data/coco/ or optim_wrapper.optimizer.lr=2e-4',
     )
+    return parser
+
+
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """The options that training and testing share."""
+    parser = config_parser(description)
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -484,8 +490,7 @@ def _check_class_folders(cfg, train: bool) -> None:
     if number is None:
         return
     for loader, dataset in _datasets(cfg, train):
-        prefix = dataset.get('data_prefix') or dataset.get('split') or ''
-        folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '')
+        folder = place_of(dataset)
         if annotation_file(dataset) or _class_name(dataset) not in ('CustomDataset', 'ImageNet'):
             continue
         classes = sorted(e.name for e in os.scandir(folder) if e.is_dir()) if os.path.isdir(folder) else []
@@ -512,8 +517,8 @@ def _fit_top_k(cfg) -> None:
 
 def _warn_of_what_is_not_used(cfg) -> None:
     """Say what was set and will have no effect: a pipeline of no dataset, the end of a schedule after the run's."""
+    used = [n.get('pipeline') for n in nodes([v for k, v in cfg.items() if k.endswith('_dataloader')])]
     for name in ('train_pipeline', 'test_pipeline', 'val_pipeline'):
-        used = [n.get('pipeline') for n in nodes([v for k, v in cfg.items() if k.endswith('_dataloader')])]
         if cfg.get(name) and cfg[name] not in used:
             loader = name.replace('pipeline', 'dataloader')
             _say(
@@ -522,8 +527,7 @@ def _warn_of_what_is_not_used(cfg) -> None:
             )
     unit = 'epoch' if cfg.train_cfg.get('max_epochs') else 'iter'
     length = cfg.train_cfg.get(f'max_{unit}s')
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in nodes(schedulers):
+    for scheduler in nodes(cfg.get('param_scheduler')):
         ends = scheduler.get('end') or scheduler.get('milestones')
         last = max((n for n in (ends if isinstance(ends, list | tuple) else [ends]) if type(n) is int), default=0)
         known = type(length) is int and 'type' in scheduler

@@ -296,7 +296,10 @@ class TestReparameterizeTool:
             ((config, tmp_path / 'lost.pth', tmp_path / 'x.pth'), 'there is no checkpoint'),
             ((tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pth'), 'there is no config'),
             ((config, checkpoint, tmp_path / 'x.pth', '--images', 'lost.jpg'), 'lost.jpg is not there'),
-            ((tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pth', '--size', 'big'), 'a size is a number'),
+            (
+                (tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pth', '--size', 'big'),
+                'a size is a number or HEIGHTxWIDTH',
+            ),
         ]:
             code, said = run_script('reparameterize.py', *args)
             assert code == 1 and words in said and 'Traceback' not in said, (args, said)
@@ -376,7 +379,10 @@ class TestExportTool:
             ((config, checkpoint, tmp_path / 'x.pth'), 'must end in .onnx or .pt2'),
             ((config, checkpoint, tmp_path / 'no/x.pt2'), 'there is no folder'),
             ((config, checkpoint, tmp_path / 'there.pt2'), 'there already; --force replaces'),
-            ((tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pt2', '--size', 'abc'), 'a size is a number'),
+            (
+                (tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pt2', '--size', 'abc'),
+                'a size is a number or HEIGHTxWIDTH',
+            ),
             ((config, checkpoint, tmp_path / 'x.pt2', '--size', '16'), 'at least 32x32 pixels, got 16x16'),
         ]:
             code, said = run_script('export.py', *args)

@@ -14,6 +14,7 @@ from mlp_backbones import environment
 ROOT = Path(__file__).parents[1]
 
 # A fresh interpreter in which some imports fail as on a machine where they are absent or broken.
+PYTEST = '<-m><pytest><-n><logical><--maxprocesses><4><--dist><worksteal>'
 BLOCK = """
 import sys
 class Block:
@@ -258,12 +259,11 @@ class TestSetUp:
     @pytest.mark.parametrize('stack', environment.STACKS)
     def test_the_tests_run_on_the_stack(self, venv, stack):
         done = self.call(venv(f'{stack} SUMS'), 'run_tests.sh', '--stack', stack, '-m', 'not slow', '-x')
-        assert done.returncode == 0 and done.stdout.startswith('<-m><pytest><-n>')
-        assert done.stdout.endswith('<-m><not slow><-x>')
+        assert done.returncode == 0 and done.stdout == f'{PYTEST}<-m><not slow><-x>'
 
     def test_the_default_stack(self, venv):
         done = self.call(venv('onedl SUMS'), 'run_tests.sh', '-m', 'not slow')
-        assert done.stdout.startswith('<-m><pytest><-n>') and done.stdout.endswith('<-m><not slow>')
+        assert done.stdout == f'{PYTEST}<-m><not slow>'
 
     @pytest.mark.parametrize(
         'stamp, stack, words',

@@ -423,12 +423,12 @@ def plot_beside_others(groups: list[Group], rows: list[list[dict]], path: Path, 
     forms = {'as trained': '#9ecae1', 'deploy form': '#1b6ca8'}
     ratios: dict[str, dict[str, float]] = {}
     for own in (own for group, own in zip(groups, rows) if group.title == groups[0].title):
-        other, first = own[0]['backbone'], next(r['backbone'] for r in own if is_ours(r))
-        if is_ours(own[0]):
+        other, first = own[0]['backbone'], next(r['backbone'] for r in own if is_ours(r['backbone']))
+        if is_ours(other):
             continue  # there is none to compare with
         family, _, arch = first.split(',')[0].partition(':arch=')
         name = f'{family} {arch.split("@")[0]}\nbeside {other.split("/")[0]}'
-        for row in filter(is_ours, own):
+        for row in (r for r in own if is_ours(r['backbone'])):
             form = 'deploy form' if row['backbone'].endswith('@deploy') else 'as trained'
             ratios.setdefault(name, {})[form] = row['ratio']
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(ratios) + 1.2), layout='constrained')
@@ -451,9 +451,9 @@ def plot_beside_others(groups: list[Group], rows: list[list[dict]], path: Path, 
     plt.close(figure)
 
 
-def is_ours(row: dict) -> bool:
-    """Whether a row is of a backbone of this package."""
-    return row['backbone'].split(':')[0] in mlp_backbones.__all__
+def is_ours(candidate: str) -> bool:
+    """Whether a candidate is a backbone of this package."""
+    return re.split('[:@]', candidate)[0] in mlp_backbones.__all__
 
 
 def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
@@ -464,7 +464,7 @@ def plot(rows: list[dict], path: Union[str, Path], place: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 0.28 * len(rows) + 1.2), layout='constrained')
-    ours = [is_ours(row) for row in rows]
+    ours = [is_ours(row['backbone']) for row in rows]
     labels = [f'{r["backbone"]}  {r["step"]} {r["batch"]} x {r["size"]}' for r in rows]
     axes.barh(range(len(rows)), [r['ratio'] for r in rows], color=['#1b6ca8' if o else '#b0b0b0' for o in ours])
     axes.set_yticks(range(len(rows)), labels, fontsize=7)
@@ -588,7 +588,7 @@ def main() -> None:
     # Ours without memory first, so that a wrong argument is said before anything is measured.
     for group, candidates in [] if args.suite else zip(groups, parsed):
         for candidate in candidates:
-            if re.split('[:@]', candidate.text)[0] in mlp_backbones.__all__:
+            if is_ours(candidate.text):
                 with torch.device('meta'):
                     candidate.built(group.size)
     place = place_of(device)
@@ -597,7 +597,9 @@ def main() -> None:
     for group, candidates in zip(groups, parsed):
         memory = group.memory and not args.no_memory
         rows.append(measure(candidates, group.size, group.batch, args.rounds, device, group.train, memory))
-        print('\n'.join([HEAD] * (len(rows) == 1) + list(map(line, rows[-1]))), flush=True)
+        if len(rows) == 1:
+            print(HEAD)
+        print('\n'.join(map(line, rows[-1])), flush=True)
         torch.compiler.reset()
         # After every group: what was measured is kept, whatever happens later.
         flat = [row for group in rows for row in group]

@@ -4,32 +4,19 @@ What is wrong is printed, a line for each file or kind of problem. Errors would 
 something wrong; warnings are what the frameworks leave out by themselves. The exit status is 1 where there is an error.
 """
 
-import argparse
 import json
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from mlp_backbones.environment import require
-from mlp_backbones.launch import UserError, check_host, check_target, data_of, load_config, run_tool
+from mlp_backbones.launch import UserError, check_host, check_target, config_parser, data_of, load_config, run_tool
 
 SHOWN = 50  # lines
 
 
 def main() -> None:
-    require('mmengine')
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, such as data_root=/data/coco/',
-    )
+    parser = config_parser(__doc__)
     parser.add_argument('--out', type=Path, help='file for the whole list: JSON if it ends in .json, otherwise text')
     parser.add_argument('--workers', type=int, help='processes that decode images (default: one for each core)')
     args = parser.parse_args()

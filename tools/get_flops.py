@@ -7,7 +7,7 @@ stage is counted for as many regions as its first one hands over at most.
 import argparse
 import sys
 
-from mlp_backbones.launch import UserError, find_config, load_model_config, run_tool
+from mlp_backbones.launch import UserError, load_model_config, run_tool
 
 
 def main() -> None:
@@ -31,8 +31,7 @@ def main() -> None:
     from mlp_backbones.zoo import build_model
 
     given = parse_size('x'.join(args.shape)) if args.shape else None
-    path, _ = find_config(args.model)
-    cfg = load_model_config(path)
+    cfg = load_model_config(args.model)
     cfg.model.backbone.init_cfg = None
     shape = given or input_size(cfg)
     model = build_model(cfg)

@@ -58,6 +58,13 @@ def annotation_file(node: dict) -> str | None:
     return os.path.join(node.get('data_root') or '', path) if isinstance(path, str) and path else None
 
 
+def place_of(node: dict) -> str:
+    """The path of a dataset's annotation file; without one, that of its folder."""
+    prefix = node.get('data_prefix') or node.get('split') or ''
+    prefix = next(iter(prefix.values()), '') if isinstance(prefix, dict) else prefix
+    return annotation_file(node) or os.path.join(node.get('data_root') or '', prefix or '')
+
+
 def annotation_findings(node: dict, scope: str, most: int | None = None) -> list[Finding]:
     """What is wrong with the annotation file of one dataset.
 

@@ -17,6 +17,7 @@ from .annotations import (
     dataset_class,
     kind_of,
     nodes,
+    place_of,
 )
 from .coco import read_json
 from .files import DataError, Finding, image_problem, labels_problem, listed, read_picture
@@ -96,15 +97,9 @@ def read_sources(cfg, nodes: Iterable[tuple[str, dict]]) -> list[Source]:
             if not source.problems or kind is None:
                 _read_dataset(source, node, scope, kind, heads)
         if heads and source.classes is not None and len(source.classes) > heads:
-            source.add(_place(node), f'has {len(source.classes)} classes; the head of the model has {heads}')
+            source.add(place_of(node), f'has {len(source.classes)} classes; the head of the model has {heads}')
     _compare(list(sources.values()))
     return list(sources.values())
-
-
-def _place(node: dict) -> str:
-    prefix = node.get('data_prefix') or node.get('split') or ''
-    prefix = next(iter(prefix.values()), '') if isinstance(prefix, dict) else prefix
-    return annotation_file(node) or os.path.join(node.get('data_root') or '', prefix or '')
 
 
 def _num_classes(model) -> int | None:
@@ -150,7 +145,7 @@ def _read_dataset(source: Source, node: dict, scope: str, kind: str | None, head
     except Exception as error:  # whatever a framework, or a dataset of the user's, raises
         empty = 'need at least one array to concatenate' in str(error)
         source.add(
-            _place(node), 'has no images' if empty else f'{scope} cannot read it: {type(error).__name__}: {error}'
+            place_of(node), 'has no images' if empty else f'{scope} cannot read it: {type(error).__name__}: {error}'
         )
         return
     names = dataset.metainfo.get('classes')
