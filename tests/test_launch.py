@@ -180,8 +180,10 @@ class TestBadInput:
         with pytest.raises(UserError, match=match):
             ready(SHAPES, tmp_path, **{'model.neck.in_channels': [256, 512, 1024, 2048]})
 
-    def test_more_folders_than_classes(self, shapes, tmp_path):
+    @pytest.mark.parametrize('prefix', ['train', dict(img_path='train')])
+    def test_more_folders_than_classes(self, shapes, tmp_path, prefix):
         options = {'model.head.num_classes': 2, 'data_root': str(shapes / 'imagenet')}
+        options['train_dataloader.dataset.data_prefix'] = prefix
         with pytest.raises(UserError, match=r'train has 3 folders.*num_classes is 2: circle, square, triangle'):
             ready(str(CONFIGS / 'classification/gmlp_p8_shapes.py'), tmp_path, **options)
 
