@@ -180,7 +180,7 @@ class TestBadInput:
         with pytest.raises(UserError, match=match):
             ready(SHAPES, tmp_path, **{'model.neck.in_channels': [256, 512, 1024, 2048]})
 
-    @pytest.mark.parametrize('prefix', ['train', dict(img_path='train')])
+    @pytest.mark.parametrize('prefix', ['train', dict(_delete_=True, img_path='train')])
     def test_more_folders_than_classes(self, shapes, tmp_path, prefix):
         options = {'model.head.num_classes': 2, 'data_root': str(shapes / 'imagenet')}
         options['train_dataloader.dataset.data_prefix'] = prefix
