@@ -1,16 +1,4 @@
-_base_ = ['_base_/convmlp.py', '_base_/flowers102.py', '_base_/transfer_50e.py', '_base_/default_runtime.py']
-model = dict(
-    backbone=dict(
-        arch='large',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_l_imagenet.pth'
-        ),
-    ),
-    head=dict(in_channels=768, num_classes=102),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1 / 300, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-8, by_epoch=True, begin=10, end=50, convert_to_iter_based=True),
-]
+_base_ = ['./convmlp_m_flowers102.py', '../_base_/backbones/convmlp_l.py']
+model = dict(backbone=_base_.pop('backbone'), head=dict(in_channels=768))
 train_dataloader = dict(batch_size=64)
 auto_scale_lr = dict(base_batch_size=512)

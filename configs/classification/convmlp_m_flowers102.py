@@ -1,15 +1,16 @@
-_base_ = ['_base_/convmlp.py', '_base_/flowers102.py', '_base_/transfer_50e.py', '_base_/default_runtime.py']
-model = dict(
-    backbone=dict(
-        arch='medium',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_m_imagenet.pth'
-        ),
-    ),
-    head=dict(num_classes=102),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1 / 300, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-8, by_epoch=True, begin=10, end=50, convert_to_iter_based=True),
+_base_ = [
+    '_base_/models/convmlp.py',
+    '_base_/datasets/flowers102.py',
+    '_base_/schedules/convmlp_transfer_50e.py',
+    '_base_/default_runtime.py',
+    '../_base_/backbones/convmlp_m.py',
 ]
+# Mixup or CutMix, chosen at random with equal probability.
+model = dict(
+    backbone=_base_.pop('backbone'),
+    head=dict(num_classes=102),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(eta_min=1e-8)  # cosine
 auto_scale_lr = dict(base_batch_size=768)

@@ -1,10 +1,13 @@
-_base_ = ['_base_/convmlp.py', '_base_/cifar10.py', '_base_/transfer_50e.py', '_base_/default_runtime.py']
+_base_ = [
+    '_base_/models/convmlp.py',
+    '_base_/datasets/cifar10.py',
+    '_base_/schedules/convmlp_transfer_50e.py',
+    '_base_/default_runtime.py',
+    '../_base_/backbones/convmlp_s.py',
+]
+# Mixup or CutMix, chosen at random with equal probability.
 model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
-        ),
-    ),
+    backbone=_base_.pop('backbone'),
     head=dict(num_classes=10),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )

@@ -1,16 +1,5 @@
-_base_ = ['_base_/convmlp.py', '_base_/flowers102.py', '_base_/transfer_50e.py', '_base_/default_runtime.py']
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
-        ),
-    ),
-    head=dict(num_classes=102),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1 / 500, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-8, by_epoch=True, begin=10, end=50, convert_to_iter_based=True),
-]
+_base_ = ['./convmlp_m_flowers102.py', '../_base_/backbones/convmlp_s.py']
+model = dict(backbone=_base_.pop('backbone'))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(start_factor=1 / 500)  # from 1e-6, as for the other datasets
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-auto_scale_lr = dict(base_batch_size=768)

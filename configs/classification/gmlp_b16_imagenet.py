@@ -1,3 +1,2 @@
-_base_ = ['_base_/gmlp.py', '_base_/imagenet_gmlp.py', '_base_/gmlp_300e.py', '_base_/default_runtime.py']
-model = dict(backbone=dict(arch='b16', drop_path_rate=0.2), head=dict(in_channels=512))
-train_dataloader = dict(batch_size=512)
+_base_ = './gmlp_s16_imagenet.py'
+model = dict(backbone=dict(arch='b16'), head=dict(in_channels=512))

@@ -1,4 +1,4 @@
-# RepMLP-T224 from scratch on the synthetic shapes; data and schedule are ConvMLP-S's but for the learning rate.
+# RepMLP-T224 from scratch on the synthetic shapes; data and schedule as for ConvMLP-S, except the learning rate.
 _base_ = './convmlp_s_shapes.py'
 model = dict(
     backbone=dict(

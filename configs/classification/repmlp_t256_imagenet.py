@@ -1,2 +1,10 @@
-_base_ = ['_base_/repmlp.py', '_base_/imagenet_repmlp_256.py', '_base_/repmlp_100e.py', '_base_/default_runtime.py']
+_base_ = './repmlp_t224_imagenet.py'
 model = dict(backbone=dict(arch='t256'))
+train_pipeline = _base_.train_pipeline
+train_pipeline[-4].update(scale=256)  # RandomResizedCrop
+test_pipeline = _base_.test_pipeline
+test_pipeline[-3].update(scale=256)  # ResizeEdge
+test_pipeline[-2].update(crop_size=256)  # CenterCrop
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,3 +1,2 @@
-_base_ = ['_base_/resmlp.py', '_base_/imagenet.py', '_base_/resmlp_400e.py', '_base_/default_runtime.py']
-model = dict(backbone=dict(arch='36'))
-train_dataloader = dict(batch_size=256)
+_base_ = './resmlp_12_imagenet.py'
+model = dict(backbone=dict(arch='36', drop_path_rate=0.1))  # our choice of drop path

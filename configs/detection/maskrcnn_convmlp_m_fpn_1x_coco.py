@@ -1,7 +1,2 @@
-_base_ = './maskrcnn_convmlp_s_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        arch='medium',
-        init_cfg=dict(checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_m_imagenet.pth'),
-    )
-)
+_base_ = ['./maskrcnn_convmlp_s_fpn_1x_coco.py', '../_base_/backbones/convmlp_m.py']
+model = dict(backbone=_base_.pop('backbone'))

@@ -1,14 +1,8 @@
 _base_ = [
-    '_base_/maskrcnn_fpn.py',
-    '_base_/coco_instance.py',
-    '_base_/schedule_1x.py',
+    '_base_/models/maskrcnn_fpn.py',
+    '_base_/datasets/coco_instance.py',
+    '_base_/schedules/schedule_1x.py',
     '_base_/default_runtime.py',
+    '../_base_/backbones/convmlp_s.py',
 ]
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
-        ),
-    )
-)
+model = dict(backbone=_base_.pop('backbone'))

@@ -1,13 +1,13 @@
 # Mask R-CNN with ConvMLP-S from scratch on the synthetic shapes: minutes on two CPU cores.
 _base_ = './maskrcnn_convmlp_s_fpn_1x_coco.py'
 data_root = 'data/shapes/coco/'
-shapes = dict(task='detection', root=data_root)  # drawn there on first use
+shapes = dict(task='detection', root=data_root)  # generated there on first use
 classes = ('circle', 'square', 'triangle')
 
 model = dict(
     backbone=dict(init_cfg=None),
     roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))),
-    # Few regions: the heads take most of the time on a CPU.
+    # Few proposals, since the heads take most of the time on a CPU.
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
@@ -27,6 +27,7 @@ data = dict(data_root=data_root, metainfo=dict(classes=classes))
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **data))
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
+del classes, data
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 

@@ -1,14 +1,8 @@
 _base_ = [
-    '_base_/retinanet_fpn.py',
-    '_base_/coco_detection.py',
-    '_base_/schedule_1x.py',
+    '_base_/models/retinanet_fpn.py',
+    '_base_/datasets/coco_detection.py',
+    '_base_/schedules/schedule_1x.py',
     '_base_/default_runtime.py',
+    '../_base_/backbones/convmlp_s.py',
 ]
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
-        ),
-    )
-)
+model = dict(backbone=_base_.pop('backbone'))

@@ -1,7 +1,7 @@
 # RetinaNet with ConvMLP-S from scratch on the synthetic shapes: minutes on two CPU cores.
 _base_ = './retinanet_convmlp_s_fpn_1x_coco.py'
 data_root = 'data/shapes/coco/'
-shapes = dict(task='detection', root=data_root)  # drawn there on first use
+shapes = dict(task='detection', root=data_root)  # generated there on first use
 classes = ('circle', 'square', 'triangle')
 
 model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes=len(classes)))
@@ -17,10 +17,31 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+tta_pipeline = [  # the image and its mirror
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(160, 128), keep_ratio=True)],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+                        *('flip', 'flip_direction'),
+                    ),
+                )
+            ],
+        ],
+    ),
+]
 data = dict(data_root=data_root, metainfo=dict(classes=classes))
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **data))
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
+del classes, data
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 

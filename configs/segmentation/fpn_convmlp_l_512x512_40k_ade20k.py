@@ -1,8 +1,2 @@
-_base_ = './fpn_convmlp_s_512x512_40k_ade20k.py'
-model = dict(
-    backbone=dict(
-        arch='large',
-        init_cfg=dict(checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_l_imagenet.pth'),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
+_base_ = ['./fpn_convmlp_s_512x512_40k_ade20k.py', '../_base_/backbones/convmlp_l.py']
+model = dict(backbone=_base_.pop('backbone'), neck=dict(in_channels=[96, 192, 384, 768]))

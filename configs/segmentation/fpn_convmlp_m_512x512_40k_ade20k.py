@@ -1,7 +1,2 @@
-_base_ = './fpn_convmlp_s_512x512_40k_ade20k.py'
-model = dict(
-    backbone=dict(
-        arch='medium',
-        init_cfg=dict(checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_m_imagenet.pth'),
-    )
-)
+_base_ = ['./fpn_convmlp_s_512x512_40k_ade20k.py', '../_base_/backbones/convmlp_m.py']
+model = dict(backbone=_base_.pop('backbone'))

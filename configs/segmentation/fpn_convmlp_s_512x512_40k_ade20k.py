@@ -1,14 +1,8 @@
 _base_ = [
-    '_base_/semantic_fpn.py',
-    '_base_/ade20k.py',
-    '_base_/schedule_40k.py',
+    '_base_/models/semantic_fpn.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/schedule_40k.py',
     '_base_/default_runtime.py',
+    '../_base_/backbones/convmlp_s.py',
 ]
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://shi-labs.com/projects/convmlp/checkpoints/convmlp_s_imagenet.pth'
-        ),
-    )
-)
+model = dict(backbone=_base_.pop('backbone'))

@@ -1,17 +1,11 @@
 _base_ = [
-    '_base_/semantic_fpn.py',
-    '_base_/ade20k.py',
-    '_base_/schedule_40k_wd5e-2.py',
+    '_base_/models/semantic_fpn.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/schedule_40k_wd5e-2.py',
     '_base_/default_runtime.py',
+    '../_base_/backbones/repmlp_b256.py',
 ]
 model = dict(
-    backbone=dict(
-        type='mlp_backbones.RepMLP',
-        arch='b256',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://download.openmmlab.com/mmclassification/v0/repmlp/repmlp-base_3rdparty_8xb64_in1k-256px_20220330-7c5a91ce.pth',
-        ),
-    ),
+    backbone=_base_.pop('backbone'),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -1,15 +1,9 @@
 # Semantic FPN with a small gMLP, patches of 8 pixels, from scratch on the synthetic shapes.
-# Data and schedule are ConvMLP-S's but for the learning rate.
-_base_ = './fpn_convmlp_s_shapes.py'
+# Data and schedule as for ConvMLP-S, except the learning rate.
+_base_ = ['./fpn_convmlp_s_shapes.py', '../_base_/backbones/gmlp_p8.py']
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=dict(
-        _delete_=True,
-        type='mlp_backbones.GMLP',
-        arch=dict(patch_size=8, dim=128, depth=12, mlp_ratio=6),
-        img_size=96,
-        final_norm=True,
-    ),
+    backbone=dict(_delete_=True, img_size=96, **_base_.pop('backbone')),
     neck=dict(
         _delete_=True,
         type='mlp_backbones.SimpleFeaturePyramid',

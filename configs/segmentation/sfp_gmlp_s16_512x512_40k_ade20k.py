@@ -1,22 +1,13 @@
 _base_ = [
-    '_base_/semantic_fpn.py',
-    '_base_/ade20k.py',
-    '_base_/schedule_40k_wd5e-2.py',
+    '_base_/models/semantic_fpn.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/schedule_40k_wd5e-2.py',
     '_base_/default_runtime.py',
+    '../_base_/backbones/gmlp_s16.py',
 ]
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=dict(
-        type='mlp_backbones.GMLP',
-        arch='s16',
-        final_norm=True,
-        cross_window=True,
-        drop_path_rate=0.05,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/gmlp_s16_224_raa-10536d42.pth',
-        ),
-    ),
+    backbone=_base_.pop('backbone'),
     neck=dict(
         _delete_=True,
         type='mlp_backbones.SimpleFeaturePyramid',

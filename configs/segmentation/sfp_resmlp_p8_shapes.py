@@ -1,14 +1,8 @@
 # Semantic FPN with a small ResMLP, patches of 8 pixels, from scratch on the synthetic shapes.
-# Data and schedule are ConvMLP-S's.
-_base_ = './fpn_convmlp_s_shapes.py'
+# Data and schedule as for ConvMLP-S.
+_base_ = ['./fpn_convmlp_s_shapes.py', '../_base_/backbones/resmlp_p8.py']
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mlp_backbones.ResMLP',
-        arch=dict(patch_size=8, dim=192, depth=12, mlp_ratio=4, layer_scale=0.1),
-        img_size=96,
-        final_norm=True,
-    ),
+    backbone=dict(_delete_=True, img_size=96, **_base_.pop('backbone')),
     neck=dict(
         _delete_=True,
         type='mlp_backbones.SimpleFeaturePyramid',

@@ -3,14 +3,22 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4000, max_keep_ckpts=3),
+    checkpoint=dict(type='mlp_backbones.CheckpointHook', by_epoch=False, interval=4000, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
+    # Fault tolerance; docs/reliability.md says how a hook is removed.
+    exact_resume=dict(type='mlp_backbones.ExactResumeHook'),  # seeds every iteration
+    non_finite=dict(type='mlp_backbones.StopAtNonFiniteHook'),
+    interrupt=dict(type='mlp_backbones.InterruptHook'),
+    # Unreadable images and label maps are passed over in training, by default up to 100 or a tenth of the images.
+    faulty_files=dict(type='mlp_backbones.FaultyFilesHook', max_faulty_files=None),
+    adapt_checkpoint=dict(type='mlp_backbones.AdaptCheckpointHook'),  # load_from takes any release's file
 )
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    # Communication timeout in seconds: how long a run waits for a machine that lost its connection.
+    dist_cfg=dict(backend='nccl', timeout=600),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
@@ -18,3 +26,5 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
+randomness = dict(seed=42)
+tta_model = dict(type='SegTTAModel')  # for `tools/test.py --tta`: mean probability of all views

@@ -1,7 +1,7 @@
-# RetinaNet (arXiv 1708.02002) over a four-level backbone; the child config names backbone and channels.
+# RetinaNet (arXiv 1708.02002) over a four-level backbone; the child config sets the backbone and channels.
 model = dict(
     type='RetinaNet',
-    _scope_='mmdet',  # whoever builds it, mmengine.hub too
+    _scope_='mmdet',  # for any builder, such as mmengine.hub
     data_preprocessor=dict(
         type='DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,7 +1,7 @@
-# Norm, mean over positions, linear; mixup and cutmix are switched at random, each half of the time.
+# Norm, mean over positions, linear.
 model = dict(
     type='ImageClassifier',
-    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
+    _scope_='mmpretrain',  # for any builder, such as mmengine.hub
     backbone=dict(type='mlp_backbones.ConvMLP', arch='small', out_indices=(3,), final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
@@ -11,5 +11,4 @@ model = dict(
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )

@@ -1,15 +1,14 @@
-# Affine, mean over positions, linear.
+# LayerNorm, mean over positions, linear. Images are normalized with mean and std 127.5.
 model = dict(
     type='ImageClassifier',
-    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
-    backbone=dict(type='mlp_backbones.ResMLP', arch='12', final_norm=True, drop_path_rate=0.1),
+    _scope_='mmpretrain',  # for any builder, such as mmengine.hub
+    backbone=dict(type='mlp_backbones.GMLP', arch='s16', final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
-        in_channels=384,
+        in_channels=256,
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )

@@ -1,4 +1,4 @@
-# COCO 2017. Override `data_root` alone to train on another folder of the same layout.
+# COCO 2017. Override `data_root` to train on another directory with the same layout.
 data_root = 'data/coco/'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -13,12 +13,33 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+tta_pipeline = [  # three sizes, each mirrored too
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=scale, keep_ratio=True) for scale in ((1333, 800), (666, 400), (2000, 1200))],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+                        *('flip', 'flip_direction'),
+                    ),
+                )
+            ],
+        ],
+    ),
+]
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
+    # The batches of a resumed run are those of an unbroken one.
+    batch_sampler=dict(type='mlp_backbones.ResumableBatchSampler', batch_sampler=dict(type='AspectRatioBatchSampler')),
     dataset=dict(
         type='CocoDataset',
         data_root=data_root,

@@ -1,4 +1,5 @@
-# ImageNet-1k, 8 GPUs x 128 images. Override `data_root` alone to train on another folder of the same layout.
+# ImageNet-1k, 8 GPUs x 128 images, augmented as timm does for ConvMLP (SHI-Labs/Convolutional-MLPs, classification.py)
+# and ResMLP (facebookresearch/deit, main.py). Override `data_root` to train on another directory with the same layout.
 data_root = 'data/imagenet/'
 data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
@@ -27,7 +28,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # The official crop ratio: 224 / 0.9, rounded down.
+    # Both have a crop ratio of 0.9: 224 / 0.9, rounded down.
     dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
@@ -38,6 +39,8 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
+    # The batches of a resumed run are those of an unbroken one.
+    batch_sampler=dict(type='mlp_backbones.ResumableBatchSampler', drop_last=True),
     dataset=dict(type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(

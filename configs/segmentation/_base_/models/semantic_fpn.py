@@ -1,8 +1,7 @@
-# Semantic FPN (arXiv 1901.02446) over a four-level backbone; the child config names backbone and channels.
-norm_cfg = dict(type='SyncBN', requires_grad=True)
+# Semantic FPN (arXiv 1901.02446) over a four-level backbone; the child config sets the backbone and channels.
 model = dict(
     type='EncoderDecoder',
-    _scope_='mmseg',  # whoever builds it, mmengine.hub too
+    _scope_='mmseg',  # for any builder, such as mmengine.hub
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
@@ -22,7 +21,7 @@ model = dict(
         channels=128,
         dropout_ratio=0.1,
         num_classes=150,
-        norm_cfg=norm_cfg,
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),

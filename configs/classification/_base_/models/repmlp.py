@@ -1,7 +1,7 @@
 # BatchNorm, mean over positions, linear.
 model = dict(
     type='ImageClassifier',
-    _scope_='mmpretrain',  # whoever builds it, mmengine.hub too
+    _scope_='mmpretrain',  # for any builder, such as mmengine.hub
     backbone=dict(type='mlp_backbones.RepMLP', arch='t224', out_indices=(3,), final_norm=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
@@ -10,5 +10,4 @@ model = dict(
         in_channels=512,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.4), dict(type='CutMix', alpha=1.0)]),
 )

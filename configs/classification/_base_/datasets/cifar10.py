@@ -1,18 +1,41 @@
-# CIFAR-10 at 224 pixels, 8 GPUs x 128 images; mmpretrain downloads it where it is missing.
+# CIFAR-10 at 224 pixels, 8 GPUs x 128 images; downloaded by mmpretrain if missing. SHI-Labs/Convolutional-MLPs,
+# configs/classification/finetuned/convmlp_s_cifar10.yml: random interpolation for each image.
 data_root = 'data/cifar10/'
-# The images come in RGB.
+# The images are in RGB.
 data_preprocessor = dict(num_classes=10, mean=[125.307, 122.961, 113.858], std=[62.985, 62.093, 66.708], to_rgb=False)
 train_pipeline = [
-    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.8, 1.0), backend='pillow', interpolation='bicubic'),
+    dict(
+        type='RandomChoice',
+        transforms=[
+            [
+                dict(
+                    type='RandomResizedCrop',
+                    scale=224,
+                    crop_ratio_range=(0.8, 1.0),
+                    backend='pillow',
+                    interpolation=kind,
+                )
+            ]
+            for kind in ('bilinear', 'bicubic')
+        ],
+    ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
-        type='RandAugment',
-        policies='timm_increasing',
-        num_policies=2,
-        total_level=10,
-        magnitude_level=9,
-        magnitude_std=0.5,
-        hparams=dict(pad_val=[125, 123, 114], interpolation='bicubic'),
+        type='RandomChoice',
+        transforms=[
+            [
+                dict(
+                    type='RandAugment',
+                    policies='timm_increasing',
+                    num_policies=2,
+                    total_level=10,
+                    magnitude_level=9,
+                    magnitude_std=0.5,
+                    hparams=dict(pad_val=[125, 123, 114], interpolation=kind),
+                )
+            ]
+            for kind in ('bilinear', 'bicubic')
+        ],
     ),
     dict(
         type='RandomErasing',
@@ -35,6 +58,8 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
+    # The batches of a resumed run are those of an unbroken one.
+    batch_sampler=dict(type='mlp_backbones.ResumableBatchSampler', drop_last=True),
     dataset=dict(type='CIFAR10', data_root=data_root, split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(

@@ -1,0 +1,14 @@
+# Affine, mean over positions, linear.
+model = dict(
+    type='ImageClassifier',
+    _scope_='mmpretrain',  # for any builder, such as mmengine.hub
+    backbone=dict(type='mlp_backbones.ResMLP', arch='12', final_norm=True),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=384,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+)
