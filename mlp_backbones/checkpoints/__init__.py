@@ -1,8 +1,10 @@
 """Weights from elsewhere: files read safely, other libraries' names understood."""
 
-from .convert import FAMILIES, Converted, convert, write_checkpoint
-from .dialects import CONVMLP, GMLP, REPMLP, RESMLP, Dialect
-from .files import CheckpointError, fetch, read_checkpoint, sha256, state_dict_of
+from ..utils.errors import CheckpointError
+from ..utils.files import sha256
+from .convert import Converted, convert, write_checkpoint
+from .dialects import CONVMLP, FAMILIES, GMLP, REPMLP, RESMLP, Dialect, Family
+from .files import fetch, read_checkpoint, state_dict_of
 
 __all__ = [
     'CONVMLP',
@@ -13,6 +15,7 @@ __all__ = [
     'CheckpointError',
     'Converted',
     'Dialect',
+    'Family',
     'convert',
     'fetch',
     'read_checkpoint',

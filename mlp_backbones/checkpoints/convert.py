@@ -5,35 +5,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .dialects import CONVMLP, GMLP, REPMLP, RESMLP, Dialect
-from .files import CheckpointError, sha256
-
-
-class Family(NamedTuple):
-    """How a family is recognised.
-
-    Attributes:
-        mark (str): A regular expression that some key of the backbone matches, in any dialect, and in no other family.
-        native (str): The release whose names are ours.
-        dialects (tuple[Dialect, ...]): The other names.
-    """
-
-    mark: str
-    native: str
-    dialects: tuple[Dialect, ...]
-
-
-FAMILIES = {
-    'ConvMLP': Family(r'^tokenizer\.block\.', 'SHI-Labs', CONVMLP),
-    'ResMLP': Family(r'\.linear_tokens\.|^blocks\.\d+\.attn\.weight$', 'timm', RESMLP),
-    'GMLP': Family(r'\.mlp_channels\.gate\.', 'timm', GMLP),
-    'RepMLP': Family(r'\.repmlp_block\.', 'DingXiaoH/RepMLP', REPMLP),
-}
+from ..utils.errors import CheckpointError
+from ..utils.files import sha256
+from .dialects import FAMILIES
 
 
 class Converted(NamedTuple):
@@ -54,24 +33,25 @@ def convert(tensors: Mapping[str, Tensor], backbone_only: bool = False) -> Conve
     """Give a checkpoint our names.
 
     Args:
-        tensors (Mapping[str, Tensor]): Of a backbone, an original classifier or a host's model; see ``state_dict_of``.
+        tensors (Mapping[str, Tensor]): Of a backbone, an original classifier or a framework's model, from
+            ``state_dict_of``.
         backbone_only (bool): Leave out everything but the backbone, and its prefix. Defaults to False.
 
     Returns:
         Converted: The tensors under our names, the family, and whose names they had.
 
     Raises:
-        CheckpointError: It is of none of the families.
+        CheckpointError: The names are those of none of the families.
     """
     whole = any(k.startswith('backbone.') for k in tensors)
     rest = {k: v for k, v in tensors.items() if whole and not k.startswith('backbone.')}
     body = {k.removeprefix('backbone.'): v for k, v in tensors.items() if k not in rest}
-    family = next((name for name, f in FAMILIES.items() if any(re.search(f.mark, k) for k in body)), None)
+    family = next((f for f in FAMILIES.values() if any(re.search(f.mark, k) for k in body)), None)
     if family is None:
         raise CheckpointError(
-            f'these are no weights of {", ".join(FAMILIES)}: the names are {", ".join(sorted(body)[:4])}, ...'
+            f'these are not weights of {", ".join(FAMILIES)}: the names are {", ".join(sorted(body)[:4])}, ...'
         )
-    dialect: Optional[Dialect] = next((d for d in FAMILIES[family].dialects if d.recognises(body)), None)
+    dialect = family.dialect_of(body)
     body = dialect.convert(body) if dialect else body
     heads = {k: v for k, v in body.items() if k in ('head.weight', 'head.bias')}
     body = {k: v for k, v in body.items() if k not in heads}
@@ -79,32 +59,32 @@ def convert(tensors: Mapping[str, Tensor], backbone_only: bool = False) -> Conve
         body = {f'backbone.{k}': v for k, v in body.items()}
         body.update({f'head.fc.{k.removeprefix("head.")}': v for k, v in heads.items()})
         body.update(rest)
-    return Converted(body, family, dialect.name if dialect else FAMILIES[family].native)
+    return Converted(body, family.name, dialect.name if dialect else family.native)
 
 
 def write_checkpoint(
     tensors: Mapping[str, Tensor], target: Path, meta: Mapping, add_hash: bool = False, force: bool = False
 ) -> Path:
-    """Write tensors as ``.pth`` (in mmengine's layout) or ``.safetensors``, all or nothing.
+    """Write tensors as ``.pth`` (in mmengine's layout) or ``.safetensors``, whole or not at all.
 
     Args:
         tensors (Mapping[str, Tensor]): What to write.
         target (Path): Where to.
         meta (Mapping[str, str]): Kept beside the tensors.
         add_hash (bool): Put the first eight digits of the SHA-256 into the name, ``NAME-7c5a91ce.pth``.
-        force (bool): Replace a file that is there already.
+        force (bool): Replace a file that exists.
 
     Returns:
         Path: The file written.
 
     Raises:
-        FileExistsError: The file is there already, and ``force`` is not set.
+        FileExistsError: The file exists, and ``force`` is not set.
         CheckpointError: Another suffix, or safetensors is not installed or does not know a tensor's dtype.
     """
     if target.suffix not in ('.pth', '.safetensors'):
         raise CheckpointError(f'cannot write {target}: the suffix must be .pth or .safetensors')
     if not add_hash and target.exists() and not force:
-        raise FileExistsError(f'{target} is there already; --force replaces it')
+        raise FileExistsError(f'{target} already exists; --force replaces it')
     # Copies: a view would take all that it is a view of along, and safetensors refuses tensors that share memory.
     tensors = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
@@ -124,6 +104,6 @@ def write_checkpoint(
         if add_hash:
             target = target.with_name(f'{target.stem}-{sha256(partial)[:8]}{target.suffix}')
             if target.exists() and not force:
-                raise FileExistsError(f'{target} is there already; --force replaces it')
+                raise FileExistsError(f'{target} already exists; --force replaces it')
         os.replace(partial, target)
     return target

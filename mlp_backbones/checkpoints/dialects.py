@@ -6,7 +6,7 @@ The functions take a backbone's or a classifier's tensors, without a prefix, and
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from torch import Tensor
 
@@ -26,6 +26,26 @@ class Dialect(NamedTuple):
 
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
         return any(re.search(self.mark, key) for key in tensors)
+
+
+class Family(NamedTuple):
+    """The names that checkpoints of one family come with.
+
+    Attributes:
+        name (str): The class that takes them.
+        mark (str): A regular expression that some key of the backbone matches, in any dialect, and in no other family.
+        native (str): The release whose names are ours.
+        dialects (tuple[Dialect, ...]): The other names.
+    """
+
+    name: str
+    mark: str
+    native: str
+    dialects: tuple[Dialect, ...] = ()
+
+    def dialect_of(self, tensors: Mapping[str, Tensor]) -> Optional[Dialect]:
+        """The dialect that tensors are named in, or None where the names are ours."""
+        return next((dialect for dialect in self.dialects if dialect.recognises(tensors)), None)
 
 
 def _rename(tensors: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
@@ -76,13 +96,34 @@ def repmlp_from_mmpretrain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _rename(tensors, rules)
 
 
-CONVMLP = (Dialect('PaddleViT', r'^tokenizer\..*\._mean$', from_paddle),)
-RESMLP = (
-    Dialect('facebookresearch/deit', r'^blocks\.\d+\.attn\.weight$', resmlp_from_deit),
-    Dialect('PaddleViT', r'^mixer_layers\.\d+\.linear_tokens\.', from_paddle),
+CONVMLP = Family(
+    'ConvMLP',
+    mark=r'^tokenizer\.block\.',
+    native='SHI-Labs',
+    dialects=(Dialect('PaddleViT', r'^tokenizer\..*\._mean$', from_paddle),),
 )
-GMLP = (Dialect('PaddleViT', r'^mixer_layers\.\d+\.mlp_channels\.gate\.', from_paddle),)
-REPMLP = (
-    Dialect('mmpretrain', r'^patch_embed\.projection\.', repmlp_from_mmpretrain),
-    Dialect('PaddleViT', r'^conv_embedding\..*\._mean$', from_paddle),
+RESMLP = Family(
+    'ResMLP',
+    mark=r'\.linear_tokens\.|^blocks\.\d+\.attn\.weight$',
+    native='timm',
+    dialects=(
+        Dialect('facebookresearch/deit', r'^blocks\.\d+\.attn\.weight$', resmlp_from_deit),
+        Dialect('PaddleViT', r'^mixer_layers\.\d+\.linear_tokens\.', from_paddle),
+    ),
 )
+GMLP = Family(
+    'GMLP',
+    mark=r'\.mlp_channels\.gate\.',
+    native='timm',
+    dialects=(Dialect('PaddleViT', r'^mixer_layers\.\d+\.mlp_channels\.gate\.', from_paddle),),
+)
+REPMLP = Family(
+    'RepMLP',
+    mark=r'\.repmlp_block\.',
+    native='DingXiaoH/RepMLP',
+    dialects=(
+        Dialect('mmpretrain', r'^patch_embed\.projection\.', repmlp_from_mmpretrain),
+        Dialect('PaddleViT', r'^conv_embedding\..*\._mean$', from_paddle),
+    ),
+)
+FAMILIES = {family.name: family for family in (CONVMLP, RESMLP, GMLP, REPMLP)}

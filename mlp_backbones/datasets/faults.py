@@ -1,32 +1,39 @@
-"""Files that cannot be read while a run goes on: passed over in training up to a limit, never in evaluation.
+"""Files that cannot be read: passed over in training up to a limit, never in evaluation.
 
-The guards sit around the loading transforms of the datasets that a runner builds, so the config stays as it is.
+The guard stands around the whole pipeline of a dataset. It gives None for a file that cannot be read, for which
+mmengine's datasets take another sample at random. mmcv's ``ignore_empty`` gives None for every error, those of settings
+too, and says nothing.
 """
 
 import contextlib
-import fcntl
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmengine.hooks import Hook
+import numpy as np
+from mmengine.dataset import Compose
 
-from .files import DataError, cut_short, file_problem
+from ..utils.errors import DataError
+from .validation.annotations import class_heads
+from .validation.files import image_problem, listed, quick_problem
 
-MOST = 100  # different files passed over, and
-SHARE = 0.1  # at most this part of the images
 HELP = 'tools/check_data.py CONFIG finds all such files.'
 
 
-class FaultList:
-    """The files passed over, in a file that the workers of all processes add to.
+class Head(NamedTuple):
+    """What a segmentation head can learn."""
 
-    Args:
-        path (str | PathLike): The list, a line for each file: name, tab, reason. It is made with the first entry.
-        limit (int): How many different files may be passed over. 0 refuses the first.
-        hint (str): What to say beside the error.
+    place: str  # in the config
+    num_classes: int
+    ignored: int  # the label that it leaves out
+
+
+class FaultList:
+    """The files passed over, in a file that the workers of all processes add to: a line for each, name, tab, reason.
+
+    ``limit`` different files may be passed over; 0 refuses the first, and says ``hint``.
     """
 
     def __init__(self, path: str | os.PathLike, limit: int, hint: str = ''):
@@ -44,140 +51,146 @@ class FaultList:
         name, reason = (' '.join(str(s).split()) for s in (name, reason))
         if self.limit == 0:
             raise DataError(f'{name}: {reason}. {self.hint}{HELP}')
-        with self.path.open('a+', errors='replace') as file:
-            with contextlib.suppress(OSError):  # a file system without locks: at worst a name is there twice
+        with self.path.open('a', errors='replace') as file:
+            with contextlib.suppress(ImportError, OSError):  # without locks, as on Windows, a name may be there twice
+                import fcntl
+
                 fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            lines = file.read().splitlines()
-            if name not in {line.split('\t')[0] for line in lines}:
+            lines = self.lines()
+            names = {line.split('\t')[0] for line in lines}
+            if name not in names:
                 lines.append(f'{name}\t{reason}')
                 file.write(lines[-1] + '\n')
-        count = len({line.split('\t')[0] for line in lines})
+        count = len(names | {name})
         if count > self.limit:
             shown = '\n'.join('  ' + line.replace('\t', ': ') for line in lines[:10])
             more = f'\n  ... all {count} in {self.path}' if count > 10 else ''
             raise DataError(
                 f'{count} files could not be read, and at most {self.limit} may be passed over:\n{shown}{more}\n'
-                f'{HELP} max_faulty_files=N in the config or under --cfg-options is the limit.'
+                f'{HELP} default_hooks.faulty_files.max_faulty_files is the limit.'
             )
 
 
-class Guard:
-    """A loading transform, and what happens to a sample that it cannot load.
+class GuardedPipeline(Compose):
+    """A dataset's pipeline that gives None, and notes the file, where a file of the sample cannot be read.
 
-    The answer is then None, for which mmengine's datasets take another sample at random.
+    Where the files are good, an error is raised as it is: a setting does not fit. A label that a segmentation head does
+    not have is refused with the file's name; in the loss it would be an index out of bounds, on a GPU an assertion of
+    CUDA.
     """
 
-    def __init__(self, transform, faults: FaultList):
-        self.transform, self.faults = transform, faults
+    def __init__(self, transforms: list, faults: FaultList, heads: Sequence[Head] = ()) -> None:
+        super().__init__(transforms)
+        self.faults, self.heads = faults, heads
 
-    def __call__(self, results: dict) -> dict | None:
-        path: Any = results.get('img_path' if 'img' not in results else 'seg_map_path')
-        reason = None
+    def __call__(self, info: dict) -> dict | None:
+        files = files_of(info)
         try:
-            out = self.transform(results)
-        except (MemoryError, ImportError):
-            raise
-        except Exception as error:
-            local = path and (os.path.exists(path) or isinstance(error, FileNotFoundError))
-            out, reason = None, file_problem(path) if local else None
-            reason = reason or f'{_name(self.transform)}: {type(error).__name__}: {error}'
-        else:
-            if out is None:
-                reason = f'{_name(self.transform)} gave nothing'
-            elif path and cut_short(path):
-                reason = 'is cut short'
-            elif 'gt_seg_map' in out and 'ori_shape' in out and out['gt_seg_map'].shape[:2] != tuple(out['ori_shape']):
-                (h, w), (height, width) = out['gt_seg_map'].shape[:2], out['ori_shape']
-                reason = f'is {w}x{h} pixels; its image is {width}x{height}'
-        if reason is None:
-            return out
-        self.faults.add(path or results.get('img_path', ''), reason)
-        return None
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.transform!r})'
-
-
-class FaultyFilesHook(Hook):
-    """Tell of the files that were passed over, each once, from whatever process; and how many in the end."""
-
-    def __init__(self, faults: FaultList):
-        self.faults = faults
-        self.size = self.told = 0
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.rank != 0:
-            return
-        try:
-            size = self.faults.path.stat().st_size
-        except OSError:
-            return
-        if size == self.size:
-            return
-        self.size, lines = size, self.faults.lines()
-        for line in lines[self.told :]:
-            runner.logger.warning(f'{line.replace(chr(9), ": ", 1)}; passed over, another image is taken')
-        self.told = len(lines)
-
-    def after_train(self, runner) -> None:
-        self.after_train_iter(runner, 0)
-        if self.told:
-            runner.logger.warning(f'{self.told} files could not be read and were passed over, see {self.faults.path}')
-
-
-def guard(runner, limit: int | None = None, explain: Callable[[Any], str] | None = None) -> None:
-    """Guard the datasets that a runner is going to build.
-
-    Args:
-        runner (mmengine.Runner): As built from its config; FlexibleRunner too.
-        limit (int, optional): How many different files training may pass over, in all processes that share the work
-            dir. Defaults to 100, or a tenth of the images where that is less. In evaluation it is always 0.
-        explain (Callable, optional): Given the settings of a dataloader that cannot be built, why; '' where unknown.
-    """
-    build, build_train_loop = runner.build_dataloader, runner.build_train_loop
-    training = False
-
-    def guarded(dataloader, *args, **kwargs):
-        try:
-            loader = build(dataloader, *args, **kwargs)
+            out = super().__call__(info)
+            found = None if out is None else self._doubt(files, out.get('data_samples'))
         except (DataError, ImportError, MemoryError):
             raise
         except Exception as error:
-            why = explain(dataloader) if explain else ''
-            raise DataError(why or f'the data cannot be loaded: {type(error).__name__}: {error}') from error
-        faults = FaultList(Path(runner.log_dir) / 'faulty_files.txt', 0)
-        leaves = _leaves(loader.dataset)
-        if training:
-            number = sum(len(leaf) for leaf in leaves)
-            most = min(MOST, math.ceil(number * SHARE)) if limit is None else limit
-            faults.limit = max(min(most, number - 1), 0)
-            runner.register_hook(FaultyFilesHook(faults))
-        else:
-            faults.hint = 'Evaluation passes over nothing. '
-        for leaf in leaves:
-            transforms = leaf.pipeline.transforms
-            transforms[:] = [Guard(t, faults) if _name(t).startswith('Load') else t for t in transforms]
-        return loader
+            found = self._fault(files, error)
+            if found is None:
+                raise
+        if found is None:
+            return out
+        self.faults.add(*found)
+        return None
 
-    def train_loop(*args, **kwargs):
-        nonlocal training
-        training = True
-        try:
-            return build_train_loop(*args, **kwargs)
-        finally:
-            training = False
+    def _fault(self, files: list[str], error: Exception) -> tuple[str, str] | None:
+        """Return (file, problem) for the file that is behind an error, or None."""
+        for path in files:
+            if not os.path.exists(path) and not isinstance(error, FileNotFoundError):
+                return path, f'{type(error).__name__}: {error}'  # on a server: nobody knows
+            if problem := image_problem(path):
+                return path, problem
+        return None
 
-    runner.build_dataloader, runner.build_train_loop = guarded, train_loop
+    def _doubt(self, files: list[str], sample: Any) -> tuple[str, str] | None:
+        """Return (file, problem) for a file that was loaded and cannot be learned from, or None."""
+        for path in files:
+            if problem := quick_problem(path, decoded=True):
+                return path, problem
+        labels = getattr(getattr(sample, 'gt_sem_seg', None), 'data', None)
+        if labels is None:
+            return None
+        path = sample.metainfo.get('seg_map_path')
+        if problem := label_problem(labels, self.heads):
+            raise DataError(f'{path}: {problem}. {HELP}')
+        problem = size_problem(path, sample.metainfo.get('ori_shape'))
+        return (path, problem) if problem else None
 
 
-def _name(transform) -> str:
-    return type(transform).__name__
+def files_of(info: dict) -> list[str]:
+    """Return the files of a sample: its image, and its label map if it has one."""
+    return [path for key in ('img_path', 'seg_map_path') if isinstance(path := info.get(key), str)]
 
 
-def _leaves(dataset) -> list:
-    """The datasets that load files, inside any wrappers (repeated, concatenated, class-balanced, ...), each once."""
+def label_problem(labels: Any, heads: Sequence[Head]) -> str | None:
+    """Return which labels of a map, as loaded, a head does not have, or None."""
+    values = np.unique(labels).tolist()
+    for place, number, ignored in heads:
+        if unknown := [label for label in values if label >= number and label != ignored]:
+            return (
+                f'has labels {listed(unknown)}, as loaded; {place}.num_classes leaves 0 to {number - 1}, '
+                f'and {ignored} is ignored'
+            )
+    return None
+
+
+def size_problem(path: Any, size: tuple[int, int] | None) -> str | None:
+    """Return how a label map differs in size from its image, (height, width), or None."""
+    if size is None or not path or not os.path.exists(path):  # on a server
+        return None
+    from PIL import Image
+
+    with Image.open(path) as labels:  # its header
+        width, height = labels.size
+    return None if (height, width) == tuple(size) else f'is {width}x{height} pixels; its image is {size[1]}x{size[0]}'
+
+
+def heads_of(cfg: Mapping) -> list[Head]:
+    """Return the heads of a segmentation config."""
+    if cfg.get('default_scope') != 'mmseg':
+        return []
+    # A head of one class, with a sigmoid, tells two labels apart.
+    return [
+        Head(place, max(head['num_classes'], 2), head.get('ignore_index', 255))
+        for place, head in class_heads(cfg.get('model'))
+    ]
+
+
+def local_files(leaves: list) -> list[str]:
+    """Return the images and label maps of datasets, without those that are read from a server."""
+    files: dict[str, None] = {}
+    for leaf in leaves:
+        owners = [leaf, *leaf.pipeline.transforms]
+        readers = [getattr(o, name, None) or {} for o in owners for name in ('backend_args', 'file_client_args')]
+        if any(reader.get('backend', 'local') not in ('local', 'disk') for reader in readers):
+            continue
+        paths = (path for index in range(len(leaf)) for path in files_of(leaf.get_data_info(index)))
+        files.update((path, None) for path in paths if '://' not in str(path))
+    return list(files)
+
+
+def check_ends(files: list[str]) -> None:
+    """Look at the first and last bytes of files, in several threads.
+
+    Raises:
+        DataError: Files are missing, empty or cut short; the message names them.
+    """
+    with ThreadPoolExecutor(16) as pool:
+        bad = [f'{file}: {problem}' for file, problem in zip(files, pool.map(quick_problem, files)) if problem]
+    if bad:
+        more = f'\n... and {len(bad) - 10} more' if len(bad) > 10 else ''
+        raise DataError('\n'.join(bad[:10]) + f'{more}. Evaluation passes over nothing. {HELP}')
+
+
+def leaf_datasets(dataset: Any) -> list:
+    """Return the datasets that load files, inside any wrappers (repeated, concatenated, ...), each once."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     if inner[0] is not None:
-        return list({id(leaf): leaf for d in inner for leaf in _leaves(d)}.values())
+        return list({id(leaf): leaf for d in inner for leaf in leaf_datasets(d)}.values())
     return [dataset] if hasattr(getattr(dataset, 'pipeline', None), 'transforms') else []

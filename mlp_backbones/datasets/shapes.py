@@ -1,11 +1,10 @@
 """A synthetic set of shapes, written in the formats of COCO, ADE20K and ImageNet.
 
-Circles, squares and triangles of varied size, tilt, colour and texture overlap on textured
+Circles, squares and triangles of varied size, tilt, color and texture overlap on textured
 backgrounds. Every image follows from the seed, the task, the split and its number alone.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ..utils.errors import InvalidValue
 
 CLASSES = ('circle', 'square', 'triangle')
 SIDES = (64, 4, 3)  # corners of each class' outline
@@ -50,13 +51,13 @@ class Shape:
 
 
 def _outline(category: int, radius: float, angle: float) -> np.ndarray:
-    """The corners (K, 2) of a shape around the origin."""
+    """Return the corners (K, 2) of a shape around the origin."""
     theta = 2 * np.pi * np.arange(SIDES[category]) / SIDES[category] + angle
     return radius * np.stack([np.cos(theta), np.sin(theta)], axis=1)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray, contrast: float) -> np.ndarray:
-    """A float image (height, width, 3) around ``colour``: plain, striped, dotted or shaded, with noise."""
+def _texture(rng: np.random.Generator, height: int, width: int, color: np.ndarray, contrast: float) -> np.ndarray:
+    """Return a float image (height, width, 3) around ``color``: plain, striped, dotted or shaded, with noise."""
     y, x = np.mgrid[:height, :width] / SCALE
     angle = rng.uniform(0, np.pi)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -70,7 +71,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarr
         wave = np.sign(np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period) - 0.3)
     else:
         wave = 2 * (along - along.min()) / max(np.ptp(along), 1) - 1
-    image = colour + contrast * wave[..., None]
+    image = color + contrast * wave[..., None]
     return image + rng.normal(0, rng.uniform(1, 6), (height, width, 1))
 
 
@@ -97,8 +98,8 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
         for _ in range(20):
             radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
             margin = 0.9 * radius
-            centre = [rng.uniform(margin, max(side - margin, margin + 1)) for side in (width, height)]
-            points = _outline(int(category), radius, UPRIGHT[int(category)] + rng.uniform(-TILT, TILT)) + centre
+            center = [rng.uniform(margin, max(side - margin, margin + 1)) for side in (width, height)]
+            points = _outline(int(category), radius, UPRIGHT[int(category)] + rng.uniform(-TILT, TILT)) + center
             mask = np.zeros((height, width), np.uint8)
             cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
             # What is seen of an object is never less than 70 % of it.
@@ -108,19 +109,19 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
             continue
         for other in shapes:
             other.mask &= 1 - mask
-        colour = background
-        while np.abs(colour - background).max() < 80:
-            colour = rng.uniform(10, 245, 3)
+        color = background
+        while np.abs(color - background).max() < 80:
+            color = rng.uniform(10, 245, 3)
         x0, y0, w, h = cv2.boundingRect(mask)
         inside = mask[y0 : y0 + h, x0 : x0 + w] > 0
-        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, colour, rng.uniform(0, 25))[inside]
+        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, color, rng.uniform(0, 25))[inside]
         shapes.append(Shape(int(category), mask, int(mask.sum())))
     small = cv2.resize(np.clip(image, 0, 255).astype(np.float32), task.size, interpolation=cv2.INTER_AREA)
     return np.round(small).astype(np.uint8), shapes
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """The outlines of a mask at ``SCALE`` as COCO polygons, in image pixels."""
+    """Return the outlines of a mask at ``SCALE`` as COCO polygons, in image pixels."""
     import cv2
 
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -197,7 +198,12 @@ _WRITERS = {'detection': _write_coco, 'segmentation': _write_ade, 'classificatio
 
 @contextlib.contextmanager
 def _locked(folder: Path):
-    """Hold other processes of this machine off ``folder``; leaves nothing behind."""
+    """Hold other processes of this machine off ``folder``, where the system has such locks; leaves nothing behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes that draw the same set at once end with an error
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -233,22 +239,22 @@ def make_shapes(
 
     Raises:
         ValueError: An unknown task, or fewer than one image.
-        FileExistsError: ``root`` is there already; nothing is ever overwritten.
+        FileExistsError: ``root`` exists already; nothing is ever overwritten.
     """
     root = Path(root)
     if task not in TASKS:
-        raise ValueError(f'unknown task {task!r}; choose from {", ".join(TASKS)}')
+        raise InvalidValue(f'unknown task {task!r}; choose from {", ".join(TASKS)}')
     settings = TASKS[task]
     train, val = settings.images
     num_images = (train if num_train is None else num_train, val if num_val is None else num_val)
     if min(num_images) < 1:
-        raise ValueError(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
+        raise InvalidValue(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
     root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root.parent):
         if root.exists():
             if exist_ok:
                 return root
-            raise FileExistsError(f'{root} is there already; remove it or name another folder')
+            raise FileExistsError(f'{root} exists already; remove it or name another folder')
         if verbose:
             print(f'Drawing the synthetic {task} set ({num_images[0]} + {num_images[1]} images) in {root}', flush=True)
         done = 0

@@ -1,0 +1,1 @@
+"""The model zoo, predictions and counts."""

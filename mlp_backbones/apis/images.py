@@ -1,0 +1,93 @@
+"""The images and the frames of videos that predictions are made of. Arrays are (H, W, 3), BGR, uint8."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..datasets.validation.files import read_image
+from ..utils.errors import DataError, UserError
+
+IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
+
+
+class Picture(NamedTuple):
+    """An image file, or a frame of a video.
+
+    Attributes:
+        name (str): Unique among those of one run, without a suffix.
+        file (str): Name of the file that it is from.
+        image (np.ndarray | None): None where it could not be read.
+        frame (int | None): Of a video, from 1.
+        problem (str): Why it could not be read.
+    """
+
+    name: str
+    file: str
+    image: Any
+    frame: int | None = None
+    problem: str = ''
+
+
+def list_pictures(source: str | Path) -> list[Path]:
+    """Return the image and video files of a folder, in natural order (2 before 10), or the one file given.
+
+    Raises:
+        UserError: It does not exist, or holds nothing of these kinds.
+    """
+    source = Path(source)
+    kinds = f'images ({" ".join(IMAGES)}) or videos ({" ".join(VIDEOS)})'
+    if source.is_dir():
+        paths = [p for p in source.iterdir() if p.suffix.lower() in IMAGES + VIDEOS and p.is_file()]
+        if not paths:
+            folders = ', '.join(sorted(p.name for p in source.iterdir() if p.is_dir())[:5])
+            raise UserError(f'the folder {source} has no {kinds}' + (f'; its folders are {folders}' if folders else ''))
+        return sorted(paths, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r'(\d+)', p.name.lower())])
+    if not source.exists():
+        raise UserError(f'the image, video or folder {source} does not exist')
+    if source.suffix.lower() not in IMAGES + VIDEOS:
+        raise UserError(f'{source} is neither an image nor a video by its name; it must be one of the {kinds}')
+    return [source]
+
+
+def numbers_of(paths: Sequence[Path]) -> dict[str, int]:
+    """Return the numbers that image files are named by: in COCO, 000000000139.jpg is image 139.
+
+    Returns:
+        dict[str, int]: File name -> number; empty where a file is not named by one, or two by the same.
+    """
+    if not all(path.stem.isdecimal() and path.suffix.lower() in IMAGES for path in paths):
+        return {}
+    numbers = {path.name: int(path.stem) for path in paths}
+    return numbers if len(set(numbers.values())) == len(paths) else {}
+
+
+def read_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
+    """Yield every image, and every frame of every video; a truncated image counts as unreadable."""
+    import cv2
+
+    stems = [p.stem for p in paths]
+    for path in paths:
+        name = path.stem if stems.count(path.stem) == 1 else path.name.replace('.', '_')
+        if path.suffix.lower() in IMAGES:
+            try:
+                yield Picture(name, path.name, read_image(path))
+            except DataError as error:
+                yield Picture(name, path.name, None, problem=str(error).removeprefix(f'{path}: '))
+            continue
+        video = cv2.VideoCapture(str(path))
+        number = 0
+        while (frame := video.read()[1]) is not None:
+            number += 1
+            yield Picture(f'{name}_{number:06d}', path.name, frame, number)
+        if not number:
+            yield Picture(name, path.name, None, problem='OpenCV finds no frame in it')
+
+
+def batches(pictures: Iterable[Picture], size: int, mixed: bool) -> Iterator[list[Picture]]:
+    """Yield readable pictures in groups of up to ``size``; unless ``mixed``, those of a group have one shape."""
+    for _, group in itertools.groupby(pictures, key=lambda picture: None if mixed else picture.image.shape):
+        while batch := list(itertools.islice(group, size)):
+            yield batch

@@ -1,0 +1,226 @@
+"""The model zoo: published models by name. The data is in ``configs/*/metafile_*.yml``."""
+
+import copy
+import difflib
+import fnmatch
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..utils.cli import quiet_log
+from ..utils.environment import require
+from ..utils.errors import InvalidType, InvalidValue
+
+ROOT = Path(__file__).parents[1] / '.mim'  # configs and metafiles, in a clone and in an installed package
+
+
+@functools.lru_cache(maxsize=1)
+def _entries() -> dict[str, dict]:
+    """Return name -> entry of its metafile, in the files' order."""
+    import yaml
+
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    entries = [e for file in index['Import'] for e in yaml.safe_load((ROOT / file).read_text())['Models']]
+    return {entry['Name']: entry for entry in entries}
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """Return the names of the zoo's models.
+
+    Args:
+        pattern (str, optional): Keep names that match it, with wildcards as in a shell: ``'resmlp*'``.
+
+    Returns:
+        list[str]: Sorted.
+    """
+    return sorted(name for name in _entries() if pattern is None or fnmatch.fnmatch(name, pattern))
+
+
+def get_entry(name: str) -> dict[str, Any]:
+    """Return what the zoo knows of a model: config, parameters, published metrics and their source, weights.
+
+    Args:
+        name (str): Its name, or one that PaddleViT's or the authors' zoo has for it, such as ``'repmlp_b_256'``.
+
+    Returns:
+        dict[str, Any]: An entry of ``configs/*/metafile_*.yml``.
+
+    Raises:
+        ValueError: The zoo has no such model; the message names close ones.
+    """
+    entries = _entries()
+    if name in entries:
+        return entries[name]
+    aliases = {alias.lower(): key for key, entry in entries.items() for alias in entry.get('Alias', [])}
+    if name.lower() in aliases:
+        return entries[aliases[name.lower()]]
+    close = difflib.get_close_matches(name.lower(), [*entries, *aliases], 3, 0.5)
+    raise InvalidValue(
+        f'the zoo has no model {name!r}'
+        + (f'; did you mean {", ".join(close)}?' if close else f'; it has {", ".join(list_models())}')
+    )
+
+
+def get_config(name: str):
+    """Return the config of a model.
+
+    Args:
+        name (str): As for ``get_entry``.
+
+    Returns:
+        mmengine.Config: Ready to be changed; each call reads the file anew.
+    """
+    require('mmengine')
+    from mmengine.config import Config
+
+    return Config.fromfile(ROOT / get_entry(name)['Config'])
+
+
+def published_weights(entry: Mapping[str, Any], instead: str) -> str:
+    """Return the link to the weights of an entry, or raise ValueError and say how a file is given ``instead``."""
+    if 'Weights' not in entry:
+        raise InvalidValue(f'{entry["Name"]} has no direct link to weights. {entry["Get"]} Give the file: {instead}')
+    return entry['Weights']
+
+
+def get_model(name: str, pretrained: bool | str | Path = False, **overrides: Any):
+    """Build a classifier, a detector or a segmentor of the zoo.
+
+    Args:
+        name (str): As for ``get_entry``.
+        pretrained (bool | str | Path): Load the published weights, or those of a file or URL, in any dialect.
+            Defaults to False.
+        **overrides: Merged into the config's ``model``: ``head=dict(num_classes=10)``,
+            ``backbone=dict(frozen_stages=1)``.
+
+    Returns:
+        torch.nn.Module: The framework's model, in eval mode.
+
+    Raises:
+        ValueError: The zoo has no such model, or ``pretrained=True`` for weights without a direct link.
+        TypeError: The model has no part of a name in ``overrides``, or a part takes no such argument.
+        CheckpointError: The weights do not fill the backbone.
+    """
+    entry, cfg = get_entry(name), get_config(name)
+    weights = published_weights(entry, 'pretrained=PATH') if pretrained is True else pretrained or None
+    _check_overrides(name, cfg, overrides)
+    cfg.merge_from_dict(dict(model=dict(backbone=dict(init_cfg=None))))
+    cfg.merge_from_dict(dict(model=overrides))
+    return build_model(cfg, weights)
+
+
+def _check_overrides(name: str, cfg, overrides: Mapping[str, Any]) -> None:
+    """Raise ``InvalidType`` where the model of a config has no such parts; a part's own class refuses the rest."""
+    require(cfg.default_scope)
+    importlib.import_module(f'{cfg.default_scope}.models')
+    cls = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.get(cfg.model.type)
+    known = inspect.signature(cls).parameters
+    if unknown := [key for key in overrides if key not in known]:
+        raise InvalidType(
+            f'get_model({name!r}): {cls.__name__} takes no argument {", ".join(unknown)}, only {", ".join(known)}. '
+            f'Arguments of a part are given as in backbone=dict(in_channels=4)'
+        )
+
+
+def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
+    """Build the model of a config.
+
+    Args:
+        cfg (mmengine.Config): Of a classifier, a detector or a segmentor.
+        weights (str | Path, optional): A file or URL to load, in any dialect, instead of the backbone's ``init_cfg``.
+        strict (bool): Refuse weights that leave a tensor of the whole model unfilled, or hold others. Defaults to
+            False: only the backbone must be filled.
+
+    Returns:
+        torch.nn.Module: The framework's model, in eval mode.
+
+    Raises:
+        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
+    """
+    require(cfg.default_scope)
+    from mmengine.registry import DefaultScope
+
+    from ..checkpoints import read_checkpoint
+
+    importlib.import_module(f'{cfg.default_scope}.models')
+
+    model_cfg = copy.deepcopy(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if weights is not None:
+        model_cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(model_cfg)
+        with quiet_log('WARNING'):  # mmengine lists every parameter otherwise
+            model.init_weights()
+    if weights is not None:
+        fill_model(model, read_checkpoint(weights), weights, strict)
+    return model.eval()
+
+
+def fill_model(model, content: Any, source: str | Path, strict: bool = False) -> None:
+    """Load a checkpoint that was read already.
+
+    Args:
+        model (torch.nn.Module): A framework's model.
+        content (Any): What ``read_checkpoint`` gave.
+        source (str | Path): Where it is from, for messages.
+        strict (bool): As in ``build_model``. Defaults to False.
+
+    Raises:
+        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
+    """
+    from mmengine.runner.checkpoint import load_state_dict
+
+    from ..checkpoints import CheckpointError, state_dict_of
+    from ..models.backbones.loading import fit_model
+
+    tensors = fit_model(model, state_dict_of(content, source), source)
+    if not strict:
+        load_state_dict(model, tensors, strict=False)  # mmengine's, which logs what a head or a neck lacks
+        return
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
+        raise CheckpointError(
+            f'{source} does not fill the model: {error}'
+            + (f'\nThe config that it was trained with lies beside it: {", ".join(beside)}' if beside else '')
+        ) from error
+
+
+def register_with_mmpretrain() -> None:
+    """Let ``mmpretrain.get_model`` and its inferencers know the zoo's classifiers; a second call does nothing.
+
+    Their weights are read by ``read_checkpoint`` and given the names of mmpretrain's classifiers. So is any file that
+    mmpretrain is given as ``mlp_backbones:FILE_OR_URL``. Importing this package does not register them.
+    """
+    require('mmpretrain')
+    from mmengine.runner.checkpoint import CheckpointLoader
+    from mmpretrain.apis.model import ModelHub
+
+    scheme = 'mlp_backbones:'
+    CheckpointLoader.register_scheme(
+        prefixes=scheme, loader=lambda name, map_location=None: _read_converted(name.removeprefix(scheme)), force=True
+    )
+    entries = [entry for entry in _entries().values() if entry['Config'].startswith('configs/classification/')]
+    if all(ModelHub.has(entry['Name']) for entry in entries):
+        return
+    for file in sorted((ROOT / 'configs/classification').glob('metafile_*.yml')):
+        ModelHub.register_model_index(file, config_prefix=ROOT)
+    for entry in entries:
+        known = ModelHub._models_dict[entry['Name']]
+        if 'Weights' in entry:
+            known.weights = scheme + entry['Weights']
+        for alias in entry.get('Alias', []):
+            ModelHub._models_dict.setdefault(alias.lower(), known)
+
+
+def _read_converted(source: str) -> dict[str, Any]:
+    """Read a checkpoint of any release as one of mmpretrain's classifiers."""
+    from ..checkpoints import convert, read_checkpoint, state_dict_of
+
+    return dict(state_dict=convert(state_dict_of(read_checkpoint(source), source)).tensors)

@@ -1,0 +1,1 @@
+"""The deploy form of every model, and files that it is exported to."""

@@ -1,0 +1,368 @@
+"""Whole models as files: from an image as OpenCV reads it to what a user wants to see."""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.layers.windows import pad_to_multiple
+from ..utils.errors import InvalidValue, UserError
+from .heads import Classifier, Detector, Segmentor, nms_operator
+
+LARGEST = 8192  # pixels of a side
+KEY = 'mlp_backbones'  # where a file keeps its metadata
+
+
+class Preprocess(nn.Module):
+    """What a framework's data preprocessor does with a batch: channel order, mean and deviation, padding.
+
+    Args:
+        settings (Mapping): ``mean``, ``std``, ``bgr_to_rgb`` and ``pad_divisor``, as in ``metadata``.
+        pad (bool): Pad with zeros at the right and the bottom to multiples of ``pad_divisor``.
+
+    Shape:
+        - Input: (N, C, H, W), uint8.
+        - Output: the images (N, C, H', W'), float32, and (2,), int64: H and W.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, settings: Mapping[str, Any], pad: bool = True) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.tensor(settings['mean'], dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(settings['std'], dtype=torch.float32).view(-1, 1, 1))
+        self.swap, self.divisor, self.pad = settings['bgr_to_rgb'], settings['pad_divisor'], pad
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = (image.flip(1) if self.swap else image).float()
+        x = (x - self.mean) / self.std
+        height, width = image.shape[2:]
+        if self.pad:
+            x = pad_to_multiple(x, (self.divisor, self.divisor))
+        return x, torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)])
+
+
+class LabelMap(nn.Module):
+    """From a segmentor's scores to the label of each pixel.
+
+    Args:
+        model: Of mmseg.
+        with_scores (bool): Return the scores at the image's size too. Defaults to False.
+
+    Shape:
+        - Input: scores (N, classes, h, w), and (height, width) of the padded images and of the images.
+        - Output: labels (N, height, width), uint8, and the scores (N, classes, height, width).
+    """
+
+    def __init__(self, model: Any, with_scores: bool = False) -> None:
+        super().__init__()
+        head = model.decode_head
+        self.align_corners, self.threshold = head.align_corners, head.threshold if head.out_channels == 1 else None
+        self.names = ('label_map', 'scores') if with_scores else ('label_map',)
+
+    def forward(self, scores: Tensor, padded: Sequence[int], size: Sequence[int]) -> tuple[Tensor, ...]:
+        scores = F.interpolate(scores, padded, mode='bilinear', align_corners=self.align_corners)
+        # Slices would be traced for images that need padding only.
+        rows, columns = (torch.arange(n, device=scores.device) for n in size)
+        scores = scores.index_select(2, rows).index_select(3, columns)
+        labels = scores.argmax(1) if self.threshold is None else (scores.sigmoid() > self.threshold)[:, 0]
+        return (labels.to(torch.uint8), scores)[: len(self.names)]
+
+
+def task_of(model: Any) -> str:
+    """'detection', 'instance segmentation', 'semantic segmentation' or 'classification'."""
+    if hasattr(model, 'decode_head'):
+        return 'semantic segmentation'
+    if hasattr(model, 'head'):
+        return 'classification'
+    masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
+    return 'instance segmentation' if masks else 'detection'
+
+
+def core_of(model: Any) -> Any:
+    """Return the part of a framework's model behind the preprocessing, as a function of tensors.
+
+    Raises:
+        ValueError: It has a head that cannot be exported.
+    """
+    make_sizes_symbolic(model)
+    if hasattr(model, 'decode_head'):
+        return Segmentor(model)
+    if hasattr(model, 'head'):
+        return Classifier(model)
+    return Detector(model)
+
+
+def _resizing(pipeline: list) -> list[dict]:
+    """Return the steps of a test pipeline that change the size of an image, for ``runtime.py``."""
+    steps = []
+    for step in pipeline:
+        kind = step['type'].rpartition('.')[2]
+        if kind == 'Resize':
+            scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
+            steps.append(dict(
+                step='resize', width=scale[0], height=scale[1], keep_ratio=step.get('keep_ratio', False),
+                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
+            ))  # fmt: skip
+        elif kind == 'ResizeEdge':
+            steps.append(dict(
+                step='resize_edge', edge=step.get('edge', 'short'), size=step['scale'],
+                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
+            ))  # fmt: skip
+        elif kind == 'CenterCrop':
+            size = step['crop_size']
+            height, width = size if isinstance(size, (tuple, list)) else (size, size)
+            steps.append(dict(step='center_crop', height=height, width=width))
+        elif not kind.startswith(('Load', 'Pack')):
+            raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
+    return steps
+
+
+def metadata(cfg: Any, model: Any, config: str) -> dict[str, Any]:
+    """Return what a file says about itself, as JSON.
+
+    Args:
+        cfg (mmengine.Config): Of the model.
+        model (nn.Module): The framework's.
+        config (str): The config's name.
+
+    Returns:
+        dict: ``task``, ``config``, ``classes``, ``palette``, ``mean``, ``std`` (in the order that the model wants, of
+        images from 0 to 255), ``bgr_to_rgb``, ``channels``, ``pad_divisor``, ``step`` (of sizes that are not padded
+        anywhere), ``fixed_size`` and ``min_size`` (height and width, in pixels), and ``resize``, the steps before.
+    """
+    preprocessor, backbone = model.data_preprocessor, model.backbone
+    if getattr(preprocessor, 'pad_size_divisor', None):
+        divisor = preprocessor.pad_size_divisor
+    else:
+        divisor = (getattr(preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
+    steps = backbone.size_step or backbone.img_size
+    channels = backbone.in_channels
+    mean, std = ([float(n) for n in getattr(preprocessor, name, torch.full((channels,), fill)).flatten()]
+                 for name, fill in (('mean', 0.0), ('std', 1.0)))  # fmt: skip
+    swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
+    swap = swap or bool(getattr(preprocessor, 'to_rgb', False))
+    meta, task = getattr(model, 'dataset_meta', None) or {}, task_of(model)
+    masks = task == 'instance segmentation'
+    return dict(
+        task=task,
+        config=config,
+        classes=list(meta.get('classes') or []),
+        palette=[list(color) for color in meta.get('palette') or []],
+        category_ids=list(meta.get('category_ids') or []),
+        channels=channels,
+        bgr_to_rgb=swap,
+        mean=mean,
+        std=std,
+        pad_divisor=divisor,
+        step=[math.lcm(divisor, step) for step in steps],
+        fixed_size=list(backbone.img_size) if backbone.size_step is None else None,
+        min_size=[backbone.min_size] * 2,
+        resize=_resizing(cfg.test_dataloader.dataset.pipeline),
+        **(dict(mask_threshold=model.roi_head.test_cfg.mask_thr_binary) if masks else {}),
+    )
+
+
+def make_sizes_symbolic(model: nn.Module) -> None:
+    """Replace mmseg's Upsample, which turns sizes into constants, by torch's own, which does the same."""
+    child: Any
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg') and not child.size:
+                setattr(parent, name, nn.Upsample(None, child.scale_factor, child.mode, child.align_corners))
+
+
+def stepped(steps: Sequence[int]) -> dict[int, Any]:
+    """Return the dynamic dimensions of images: any batch, height and width in steps of so many pixels, or fixed."""
+    dim = torch.export.Dim
+    sides = {
+        axis: step * dim(f'{name}_steps', min=1, max=max(2, LARGEST // step))
+        for axis, name, step in zip((2, 3), ('height', 'width'), steps)
+    }
+    return {0: dim('batch', min=1, max=4096), **sides}
+
+
+def trace(module: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple) -> Any:
+    """``torch.export`` without its warnings."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return torch.export.export(module.eval(), inputs, dynamic_shapes=shapes, strict=False)
+
+
+def _onnx_nms() -> Any:
+    """``heads.nms`` in ONNX's operators."""
+    import onnx
+    from onnxscript import opset18
+
+    op: Any = opset18
+
+    def translate(boxes, scores, iou_threshold: float, score_threshold: float):
+        most = op.Constant(value_ints=[1 << 30])
+        index = op.NonMaxSuppression(
+            boxes, scores, most,
+            op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[score_threshold]),
+        )  # fmt: skip
+        nothing = op.ConstantOfShape(
+            op.Shape(scores), value=onnx.helper.make_tensor('no', onnx.TensorProto.BOOL, [1], [0])
+        )
+        yes = op.ConstantOfShape(
+            op.Shape(index, start=0, end=1), value=onnx.helper.make_tensor('yes', onnx.TensorProto.BOOL, [1], [1])
+        )
+        return op.ScatterND(nothing, index, yes)
+
+    return translate
+
+
+def to_onnx(program: Any, inputs: list[str], outputs: list[str], opset: int | None = None) -> Any:
+    """Return the ONNX model of a ``torch.export`` program, with named inputs and outputs.
+
+    Raises:
+        UserError: torch writes another operator set than ``opset``.
+    """
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    table: Any = {torch.ops.mlp_backbones.nms.default: _onnx_nms()} if hasattr(torch.ops.mlp_backbones, 'nms') else None
+    with contextlib.redirect_stdout(io.StringIO()):
+        made: Any = torch.onnx.export(
+            program, dynamo=True, input_names=inputs, output_names=outputs, opset_version=opset, verbose=False,
+            custom_translation_table=table,
+        )  # fmt: skip
+    if opset not in (None, written := made.model.opset_imports['']):
+        raise UserError(f'torch {torch.__version__} writes operator set {written}, not {opset}')
+    return made.model_proto
+
+
+def whole_onnx(model: Any, settings: Mapping[str, Any], with_scores: bool = False, opset: int | None = None) -> Any:
+    """Return the ONNX model of a framework's whole model: ``image`` in, what its task is for out.
+
+    Args:
+        model (nn.Module): Of mmpretrain, mmdet or mmseg, in the form to be exported.
+        settings (Mapping): What ``metadata`` returned.
+        with_scores (bool): A segmentor's scores at the image's size, as a second output. Defaults to False.
+        opset (int, optional): ONNX's operator set. Defaults to torch's own.
+
+    Returns:
+        onnx.ModelProto: With ``settings`` as JSON in its metadata.
+    """
+    # Traced with several rows in the coarsest map, for a size of 1 would become a constant, and with a little more than
+    # whole steps: what is a whole number of tiles or strides at any depth would not be padded in the file. The guards
+    # that the tracer notes for the sizes are about memory formats, which ONNX does not have.
+    shapes = dict.fromkeys((0,) if settings['fixed_size'] else (0, 2, 3), torch.export.Dim.AUTO)
+    sides = settings['fixed_size'] or [math.ceil(288 / step) * step + 2 for step in settings['step']]
+    image = torch.zeros(2, settings['channels'], *sides, dtype=torch.uint8)
+    whole = Whole(model, settings, with_scores)
+    if isinstance(whole.core, Detector):
+        whole.core.suppress = nms_operator()
+    made = to_onnx(trace(whole, (image,), (shapes,)), ['image'], list(whole.names), opset)
+    for value in (*made.graph.input, *made.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        names = ('batch', '', 'height', 'width') if len(dims) == 4 else ('batch', 'height', 'width')
+        for dim, name in zip(dims, names):
+            if dim.HasField('dim_param') and name:
+                dim.dim_param = name
+    _without_expansion(made.graph)
+    made.metadata_props.add(key=KEY, value=json.dumps(settings))
+    return made
+
+
+def _without_expansion(graph: Any) -> None:
+    """Let products take weights as they are instead of a copy for each image, as the products of ONNX can.
+
+    Token mixing is traced with copies; int8 needs weights that are constants.
+    """
+    weights = {item.name for item in graph.initializer}
+    expanded = {n.output[0]: n for n in graph.node if n.op_type == 'Expand' and n.input[0] in weights}
+    for node in graph.node:
+        if node.op_type == 'MatMul' and node.input[0] in expanded:
+            node.input[0] = expanded[node.input[0]].input[0]
+    used = {name for node in graph.node for name in node.input}
+    for node in expanded.values():
+        if node.output[0] not in used:
+            graph.node.remove(node)
+
+
+class Whole(nn.Module):
+    """A framework's model between the image and what its task is for.
+
+    Args:
+        model (nn.Module): Of mmpretrain, mmdet or mmseg.
+        settings (Mapping): What ``metadata`` returned.
+        with_scores (bool): A segmentor's scores too. Defaults to False.
+        pad (bool): Pad images; without, their sides must be multiples of ``pad_divisor``. Defaults to True.
+
+    Attributes:
+        names (tuple[str, ...]): Of the outputs.
+
+    Shape:
+        - Input: (N, C, H, W), uint8, channels as OpenCV reads them.
+        - Output: a tuple of tensors.
+    """
+
+    def __init__(self, model: Any, settings: Mapping[str, Any], with_scores: bool = False, pad: bool = True) -> None:
+        super().__init__()
+        self.before, self.core = Preprocess(settings, pad), core_of(model)
+        self.after = LabelMap(model, with_scores) if isinstance(self.core, Segmentor) else None
+        self.names: tuple[str, ...] = (self.after or self.core).names
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        x, size = self.before(image)
+        outputs = self.core(x, size)
+        return self.after(outputs[0], x.shape[2:], image.shape[2:]) if self.after else outputs
+
+
+def whole_program(model: Any, settings: Mapping[str, Any], with_scores: bool = False) -> Any:
+    """Return a ``torch.export`` program of a whole model.
+
+    Args:
+        model (nn.Module): Of mmpretrain, mmdet or mmseg, in the form to be exported.
+        settings (Mapping): What ``metadata`` returned; the sides of images are multiples of its ``step``.
+        with_scores (bool): A segmentor's scores at the image's size, as a second output. Defaults to False.
+
+    Returns:
+        torch.export.ExportedProgram: From ``image`` to the outputs that ``Whole.names`` names.
+    """
+    shapes, traced = stepped(()), settings['fixed_size']
+    if not traced:
+        traced = [math.ceil(288 / step) * step + step for step in settings['step']]
+        shapes = stepped(settings['step'])
+    whole = Whole(model, settings, with_scores, pad=False)
+    image = torch.zeros(2, settings['channels'], *traced, dtype=torch.uint8)
+    return trace(whole, (image,), (shapes,))
+
+
+def outputs_of(model: Any, settings: Mapping[str, Any], image: Tensor, with_scores: bool = False) -> dict[str, Tensor]:
+    """Return what a file should give for ``image`` (N, C, H, W), uint8, computed by torch: name -> tensor."""
+    whole = Whole(model, settings, with_scores).eval()
+    with torch.no_grad():
+        return dict(zip(whole.names, whole(image)))
+
+
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """Return the largest difference of what a file and torch compute, relative to the largest value of each output.
+
+    Detections whose scores are equal up to rounding may come in any order, and are left out. Of label maps it is the
+    share of pixels, in which the best two classes may be equal up to rounding too.
+    """
+    worst, alone = 0.0, None
+    if 'boxes' in expected:
+        scores = F.pad(expected['scores'], (1, 1), value=2.0)
+        gaps = (scores[:, 1:] - scores[:, :-1]).abs() > 1e-5
+        alone = gaps[:, 1:] & gaps[:, :-1]
+    for name, value in expected.items():
+        other = found[name]
+        if name == 'label_map':
+            worst = max(worst, (other != value).float().mean().item())
+            continue
+        if alone is not None and name != 'scores':
+            value, other = value[alone], other[alone]
+        if value.numel():
+            worst = max(worst, ((other - value).abs().max() / value.abs().max().clamp(min=1e-6)).item())
+    return worst

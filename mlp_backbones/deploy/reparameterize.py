@@ -1,0 +1,116 @@
+"""Whole models folded into their deploy form, and both forms compared."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.backbones.base import BaseBackbone
+from ..models.layers.folding import check_foldable
+from ..models.necks import SimpleFeaturePyramid
+from ..utils.errors import FoldingError, InvalidValue
+from .export import tensors_of
+
+TOLERANCE = 1e-4  # of the largest output: two forms of a model that differ by more are not the same
+
+
+@torch.inference_mode(False)  # or the new weights could never be loaded into or trained
+def reparameterize(model: nn.Module, inplace: bool = False, check: bool = True) -> nn.Module:
+    """Fold what can be folded exactly in our backbones and neck, wherever they are in a model.
+
+    BatchNorm goes into convolutions, affines, layer scales and the weights and biases of LayerNorm into linear layers,
+    and RepMLP's local perceptron into its tiles' linear layer (locality injection, arXiv 2112.11081). Outputs in eval
+    mode are the same up to rounding. Convolutions and norms of the framework's own necks and heads are left to
+    ``mmcv.cnn.fuse_conv_bn``, which goes well with this.
+
+    Args:
+        model (nn.Module): A backbone, or a model that holds some, in eval mode.
+        inplace (bool): Fold ``model`` itself instead of a copy. Defaults to False.
+        check (bool): Compare both forms of each part on one small random input; of models in half precision, whose
+            rounding would hide a fault, nothing is compared. Defaults to True.
+
+    Returns:
+        nn.Module: The folded model. What is folded already stays as it is.
+
+    Raises:
+        FoldingError: One of the backbones or necks is in training mode, a layer to be folded is not a plain one (an
+            adapter, a parametrized or hooked layer), or the two forms differ.
+        ValueError: There is none of our backbones in the model.
+    """
+    ours = [m for m in model.modules() if isinstance(m, (BaseBackbone, SimpleFeaturePyramid))]
+    if not any(isinstance(m, BaseBackbone) for m in ours):
+        raise InvalidValue(
+            f'{type(model).__name__} holds no backbone of mlp_backbones (ConvMLP, ResMLP, GMLP, RepMLP): '
+            f'there is nothing to fold'
+        )
+    ours = [m for m in ours if not m.deploy]
+    check_foldable(*ours)
+    if not inplace:
+        return reparameterize(copy.deepcopy(model), inplace=True, check=check)
+    for module in ours:
+        example = _example(module) if check else None
+        expected = None if example is None else _evaluate(module, example)
+        module.switch_to_deploy()
+        if example is None:
+            continue
+        difference = relative_difference(_evaluate(module, example), expected)
+        if not difference <= TOLERANCE:
+            raise FoldingError(
+                f'the folded {type(module).__name__} differs by {difference:.1e} of its largest output, more than '
+                f'{TOLERANCE}: a layer computes something else than its weights say'
+            )
+    return model
+
+
+def _example(module: Any) -> Tensor | list[Tensor] | None:
+    """Return a small random input of one of our backbones or necks; None where outputs are too coarse to compare."""
+    parameter = next(module.parameters())
+    if parameter.dtype not in (torch.float32, torch.float64) or parameter.is_meta:
+        return None
+    neck = isinstance(module, SimpleFeaturePyramid)
+    size = (8, 8) if neck else module.size_step or module.img_size
+    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
+    x = torch.randn(1, module.in_channels, *size, generator=generator).to(parameter)
+    return [x] if neck else x
+
+
+@torch.no_grad()
+def _evaluate(module: nn.Module, example: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        return module(example)
+
+
+def relative_difference(outputs: object, expected: object) -> float:
+    """Return the largest difference between two (nested) outputs, relative to the largest absolute value expected.
+
+    It is infinite where a value is not finite.
+
+    Args:
+        outputs (Tensor | Sequence | Mapping): The outputs to judge.
+        expected (Tensor | Sequence | Mapping): The correct ones, of the same structure.
+
+    Returns:
+        float: 0 where both are equal.
+
+    Raises:
+        ValueError: Their structures or shapes differ.
+    """
+    pairs = list(zip(tensors_of(outputs), tensors_of(expected)))
+    if len(tensors_of(outputs)) != len(tensors_of(expected)) or any(a.shape != b.shape for a, b in pairs):
+        raise ValueError(
+            f'outputs of shapes {[tuple(t.shape) for t in tensors_of(outputs)]}, '
+            f'expected {[tuple(t.shape) for t in tensors_of(expected)]}'
+        )
+    return max((_relative(a.detach(), b.detach()) for a, b in pairs), default=0.0)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    a, b = a.double().cpu(), b.double().cpu()
+    if not a.numel():
+        return 0.0
+    difference, largest = (a - b).abs().max().item(), b.abs().max().item()
+    if not math.isfinite(difference):  # where one of them, or both, is infinite or no number
+        return math.inf
+    return difference / largest if largest else difference

@@ -1,0 +1,153 @@
+"""Folding of norms, affines and scales into the linear layers beside them.
+
+The arithmetic is that of pure functions of tensors, which return float64; ``absorb`` gives a layer what they return.
+"""
+
+from typing import Any
+
+import torch
+from mmengine.model.utils import _BatchNormXd
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...utils.errors import FoldingError
+
+Linear = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # what can take in a scale and a shift
+
+# What is folded besides the layers of this package; _BatchNormXd is what mmengine makes of SyncBatchNorm on a CPU.
+PLAIN = {nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd, nn.LayerNorm}
+PLAIN |= {nn.Identity}
+
+
+def batch_norm_affine(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return what a BatchNorm does in eval mode, as the scale and the shift of each channel."""
+    scale = (variance.double() + eps).rsqrt()
+    if weight is not None:
+        scale = weight.double() * scale
+    shift = -mean.double() * scale
+    return scale, shift if bias is None else bias.double() + shift
+
+
+def fold_before(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a linear layer or 1x1 convolution that takes ``scale * x + shift`` of its inputs x."""
+    weight, scale, shift = weight.double(), scale.double().flatten(), shift.double().flatten()
+    offset = weight.flatten(1) @ shift
+    return weight * scale.view(1, -1, *[1] * (weight.ndim - 2)), offset if bias is None else bias.double() + offset
+
+
+def fold_after(
+    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor | None = None, dim: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a layer whose outputs are ``scale * y + shift`` of the outputs y; ``dim`` is theirs."""
+    scale = scale.double().flatten()
+    offset = torch.zeros_like(scale) if shift is None else shift.double().flatten()
+    shape = [-1 if axis == dim else 1 for axis in range(weight.ndim)]
+    return weight.double() * scale.view(shape), offset if bias is None else bias.double() * scale + offset
+
+
+def fold_token_mixing(
+    weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, after: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the scale (C,) and the shift (L, C) of a token mixing that takes in the affines around it.
+
+    A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
+    W(scale x + shift) + bias = scale W x + (shift rowsum(W) + bias).
+
+    Args:
+        weight (Tensor): (L, L).
+        bias (Tensor): (L,).
+        scale (Tensor): (C,), of the affine before.
+        shift (Tensor): (C,), of the affine before.
+        after (Tensor, optional): (C,), a scale of the outputs.
+    """
+    scale, shift = scale.double().flatten(), shift.double().flatten()
+    shift = weight.double().sum(1, keepdim=True) * shift + bias.double()[:, None]
+    return (scale, shift) if after is None else (scale * after.double(), shift * after.double())
+
+
+def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the scale and the shift that equal a BatchNorm with running statistics."""
+    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    return batch_norm_affine(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+
+
+@torch.no_grad()
+def absorb(
+    layer: Linear,
+    before: tuple[Tensor, Tensor] | None = None,
+    after: tuple[Tensor, Tensor | None] | None = None,
+) -> None:
+    """Let a layer take in the scale and the shift of its inputs or of its outputs, in place."""
+    weight: Tensor = layer.weight
+    bias: Any = layer.bias
+    if before is not None:
+        weight, bias = fold_before(weight, bias, *before)
+    if after is not None:
+        weight, bias = fold_after(weight, bias, *after, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
+    layer.weight.copy_(weight)
+    layer.bias = new_parameter(bias, layer.weight)
+
+
+def new_parameter(tensor: Tensor, like: Tensor) -> nn.Parameter:
+    """Return a parameter like another one: of its dtype and device, and trained where that one is."""
+    return nn.Parameter(tensor.to(like), requires_grad=like.requires_grad)
+
+
+def without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:
+    """Return a LayerNorm without weight and bias, which another layer has taken in."""
+    return nn.LayerNorm(list(norm.normalized_shape), norm.eps, elementwise_affine=False)
+
+
+def check_foldable(*models: nn.Module) -> None:
+    """Refuse to fold models in training mode, and layers that may compute something else than their weights say.
+
+    Args:
+        *models (nn.Module): Whose parts with a ``switch_to_deploy`` name the layers that it changes in
+            ``layers_to_fold``.
+
+    Raises:
+        FoldingError: A model is in training mode; or a layer is of another type than those of torch and of this
+            package, such as an adapter or a parametrized layer, or has hooks or a ``forward`` of its own.
+    """
+    training = sorted({type(model).__name__ for model in models if model.training})
+    if training:
+        raise FoldingError(
+            f'{", ".join(training)} in training mode, and what is folded are the statistics of eval mode: '
+            f'call .eval() first'
+        )
+    strange = []
+    for model in models:
+        parts: list[Any] = [module for module in model.modules() if hasattr(module, 'layers_to_fold')]
+        folded = {id(layer) for part in parts for layer in part.layers_to_fold()}
+        for name, layer in model.named_modules():
+            cls = type(layer)
+            if id(layer) not in folded:
+                continue
+            if cls not in PLAIN and not cls.__module__.startswith('mlp_backbones.'):
+                strange.append(f'{name} is a {cls.__module__}.{cls.__qualname__}')
+            elif layer._forward_hooks or layer._forward_pre_hooks or 'forward' in vars(layer):
+                strange.append(f'{name} ({cls.__name__}) has hooks or a forward of its own')
+    if strange:
+        raise FoldingError(
+            f'cannot fold: {"; ".join(strange)}. Merge adapters into the layers that they adapt, and remove '
+            f'parametrizations (such as weight_norm) and hooks first'
+        )
+
+
+def fold_parts(model: Any) -> None:
+    """Fold the parts of a backbone or a neck that have a ``switch_to_deploy``, in place, and set ``model.deploy``.
+
+    Raises:
+        FoldingError: The model is in training mode, in which the two forms differ, or a layer to be folded is not a
+            plain one; nothing was changed then.
+    """
+    if model.deploy:
+        return
+    check_foldable(model)
+    parts = [module for module in model.modules() if module is not model and hasattr(module, 'switch_to_deploy')]
+    for part in parts:
+        part.switch_to_deploy()
+    model.deploy = True
+    model.train(model.training)  # new modules too

@@ -1,5 +1,0 @@
-"""What ``mmengine.hub.get_model`` asks of every package that it takes configs from."""
-
-
-def register_all_modules(init_default_scope: bool = True) -> None:
-    """Do nothing: our registry and the hosts' import their classes by themselves, and a config names its host."""
