@@ -1,23 +1,23 @@
 # Shared by the dist_ and slurm_ scripts.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# The repository's own environment serves where none is active.
+# Use the repository's environment if none is active.
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   python=python
   [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
 fi
 
-# The comments at the top of the script that was called.
+# Print the comments at the top of the called script.
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
-# needs NUMBER ARGS...: print the usage where it is asked for, or where there are fewer arguments than that.
+# needs NUMBER ARGS...: print the usage on -h, or if there are fewer than NUMBER arguments.
 needs() {
   case ${2:-} in -h | --help) usage && exit 0 ;; esac
   [ $# -gt "$1" ] || { usage >&2; exit 2; }
 }
 
 # launch TOOL PROCESSES ARGS...: run tools/TOOL.py under torchrun.
-# NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. On one node a free port is found when PORT is not set.
+# NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. On one node, a free port is used if PORT is not set.
 launch() {
   local tool=$1 gpus=$2
   shift 2

@@ -1,5 +1,5 @@
-# Shared by setup_env.sh, run_tests.sh and quickstart.sh: takes `--stack NAME` off the arguments and says where the
-# environment of that stack is. What the stacks are is in mlp_backbones/environment.py.
+# Shared by setup_env.sh, run_tests.sh and quickstart.sh: parse `--stack NAME` and set VENV to the environment of that
+# stack. The stacks are defined in mlp_backbones/utils/environment.py.
 STACK=onedl
 case "${1:-}" in
   --stack) STACK=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;

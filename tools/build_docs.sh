@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the site of the docs into site/; a broken link or reference stops it. `serve` shows it while you write:
+# Build the docs site in site/, or serve it with live reload. Broken links and references are errors.
 #
 #   tools/build_docs.sh          # once: pip install -e '.[docs]' (torch is not needed)
 #   tools/build_docs.sh serve

@@ -1,16 +1,22 @@
-"""Look at every image, label map and annotation file of a config before training.
+"""Look at every image, label map and annotation file of a config before training, and try its pipelines.
 
 What is wrong is printed, a line for each file or kind of problem. Errors would stop a run, be passed over, or teach
-something wrong; warnings are what the frameworks leave out by themselves. The exit status is 1 where there is an error.
+something wrong; warnings are what the frameworks leave out by themselves. A pipeline is run on a few images of each
+dataset. The exit status is 1 where there is an error.
 """
 
 import json
 import os
 import sys
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_host, check_target, config_parser, data_of, load_config, run_tool
+from mlp_backbones.engine.config import check_framework, load_config, report
+from mlp_backbones.engine.data import adapt_to_data, datasets_of
+from mlp_backbones.engine.preflight import missing_data
+from mlp_backbones.utils.cli import check_target, config_parser, run_tool
+from mlp_backbones.utils.errors import UserError
 
 SHOWN = 50  # lines
 
@@ -25,28 +31,31 @@ def main() -> None:
     if args.out:
         check_target(args.out)
     cfg = load_config(args.config, args.cfg_options)
-    check_host(cfg, args.config)
+    check_framework(cfg, args.config)
+    adapt_to_data(cfg)
+    datasets = []
+    for train in (True, False):
+        report(missing_data(cfg, train))
+        datasets += [(loader.split('_')[0], node) for loader, node in datasets_of(cfg, train)]
 
     from rich.console import Console
     from rich.progress import track
 
-    from mlp_backbones.checkpoints.files import written_whole
-    from mlp_backbones.datasets.scan import check_samples, read_sources
+    from mlp_backbones.datasets.validation.scan import check_samples, read_sources
+    from mlp_backbones.utils.files import written_whole
 
     console = Console(stderr=True)
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    sources = read_sources(cfg, data_of(cfg))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    workers = cores if args.workers is None else args.workers
+    sources = read_sources(cfg, datasets)
     problems = []
     for source in sources:
         if source.note:
             print(f'{source.split}: {source.note}')
-
-        def progress(items, number, name=source.split):
-            return track(items, f'{name}: {number} images', number, console=console)
-
-        for found in check_samples(source.samples, workers, progress) if source.samples else ():
-            for file, problem in found:
-                source.add(file, problem)
+        number = len(source.samples)
+        found = check_samples(source.samples, workers) if number else ()
+        for file, problem in chain(*track(found, f'{source.split}: {number} images', number, console=console)):
+            source.add(file, problem)
         problems += source.problems
 
     for p in problems[:SHOWN]:

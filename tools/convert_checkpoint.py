@@ -7,7 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_target, load_model_config, run_tool
+from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.utils.cli import check_target, run_tool
+from mlp_backbones.utils.errors import UserError
 
 
 def main() -> None:
@@ -36,16 +38,20 @@ def main() -> None:
 
 
 def check(config: str, tensors: dict) -> None:
-    """Build a config's model, load the weights, and say what was not filled."""
-    from mlp_backbones.zoo import build_model
+    """Build a config's model, fit the weights to it, and say what was not filled."""
+    from mlp_backbones.apis.zoo import build_model
+    from mlp_backbones.models.backbones.loading import fit_model
 
     cfg = load_model_config(config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     whole = any(k.startswith('backbone.') for k in tensors)
-    missing, unused = (model if whole else model.backbone).load_state_dict(dict(tensors), strict=False)
-    if missing and not whole:
-        raise UserError(f'{config}: these weights do not fill its backbone: {", ".join(missing)}')
+    if whole:
+        fitted = fit_model(model, tensors, config)
+        missing, unused = model.load_state_dict(fitted, strict=False)
+        unused = [*unused, *(name for name in tensors if name not in fitted)]
+    else:
+        missing, unused = [], [*model.backbone.fit(tensors, config)[1]]
     if missing or unused:
         print(f'not filled: {", ".join(missing) or "none"}\nnot used: {", ".join(unused) or "none"}')
     else:

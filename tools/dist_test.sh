@@ -3,7 +3,7 @@
 #
 #   CONFIG      config file
 #   CHECKPOINT  file or URL
-#   PROCESSES   how many on this machine: one a GPU, or on a CPU with gloo
+#   PROCESSES   number on this machine: one per GPU, or any number on a CPU (gloo)
 #
 # NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. For 8 GPUs:
 #

@@ -2,7 +2,7 @@
 # usage: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
 #
 #   CONFIG     config file
-#   PROCESSES  how many on this machine: one a GPU, or on a CPU with gloo
+#   PROCESSES  number on this machine: one per GPU, or any number on a CPU (gloo)
 #
 # NNODES, NODE_RANK, MASTER_ADDR and PORT are as in OpenMMLab. For 8 GPUs:
 #

@@ -1,28 +1,32 @@
-"""Export a backbone, classifier, segmentor or detector to ONNX or to a torch.export program.
+"""Export a whole model to one file: from an image as OpenCV reads it to classes, boxes, masks or a label map.
 
-The suffix of OUT decides: .onnx or .pt2. The model is folded first. The batch is dynamic, and height and width are
-where the backbone's mode allows, in steps that the tool prints. Before the file is put in its place it is read again
-and compared with the model, at two batches and two sizes. A detector is exported up to what its heads answer, before
-boxes are decoded; a two-stage one up to its feature maps and its region proposals.
+The suffix of OUT decides: .onnx, .xml (OpenVINO) or .pt2 (torch.export). The model is folded first. Normalization,
+channel order, padding, decoding and suppression are in the file. How images are resized is in its description, which
+mlp_backbones/deploy/runtime.py reads: it runs the file without OpenMMLab and torch. Batch, height and width are
+dynamic. Before the file is put in its place it is read again and compared with the model. With --raw it holds what the
+backbone and the heads compute from a normalized image, and nothing else.
 """
 
 import argparse
-import contextlib
-import importlib.util
-import io
-import logging
-import os
+import json
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_target, load_model_config, run_tool
+from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.utils.cli import check_installed, check_target, run_tool
+from mlp_backbones.utils.errors import UserError
+from mlp_backbones.utils.files import written_together
 
-ONNX = ('onnx', 'onnxscript', 'onnxruntime')
+NEEDS = {
+    '.onnx': ('onnx', 'onnxscript', 'onnxruntime'),
+    '.xml': ('onnx', 'onnxscript', 'openvino'),
+    '.pt2': (),
+}
+TOLERANCE = 1e-3  # of the largest value: sums in another order, decoded to pixels
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of the model')
     parser.add_argument(
@@ -30,126 +34,202 @@ def main() -> None:
         help='its weights, file or URL: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT; '
         "'none' for untrained ones",
     )
-    parser.add_argument('out', type=Path, help='file to write, ending in .onnx or .pt2')
-    parser.add_argument('--backbone-only', action='store_true', help="the backbone's feature maps")
-    parser.add_argument('--size', metavar='HxW', help='of the input (default: of the token grid, or 224x224)')
-    parser.add_argument('--static', action='store_true', help='height and width are those of --size only')
+    parser.add_argument('out', type=Path, help='file to write, ending in .onnx, .xml or .pt2')
+    parser.add_argument('--scores', action='store_true', help="a segmentor's scores too, at the image's size")
+    parser.add_argument('--raw', action='store_true', help='what the heads compute, from a normalized image')
+    parser.add_argument('--backbone-only', action='store_true', help="the backbone's feature maps; implies --raw")
+    parser.add_argument('--size', metavar='HxW', help='with --raw: size of the input (default: 224x224)')
+    parser.add_argument('--static', action='store_true', help='with --raw: height and width are those of --size only')
     parser.add_argument('--no-fold', action='store_true', help='export the form that the model was trained in')
     parser.add_argument('--opset', type=int, help="ONNX operator set (default: torch's own)")
-    parser.add_argument('--force', action='store_true', help='replace a file that is there already')
+    parser.add_argument('--force', action='store_true', help='replace an existing file')
     args = parser.parse_args()
-    if args.out.suffix not in ('.onnx', '.pt2'):
-        raise UserError(f'the file to write must end in .onnx or .pt2, got {args.out}')
+    args.raw = args.raw or args.backbone_only
+    if args.out.suffix not in NEEDS:
+        raise UserError(f'the file to write must end in {", ".join(NEEDS)}, got {args.out}')
+    if args.raw and args.out.suffix == '.xml':
+        raise UserError('--raw writes .onnx or .pt2')
+    if not args.raw and (args.size or args.static):
+        raise UserError('--size and --static are for --raw: a whole model takes any size')
     if args.out.exists() and not args.force:
-        raise UserError(f'{args.out} is there already; --force replaces it')
+        raise UserError(f'{args.out} already exists; --force replaces it')
     check_target(args.out)
-    missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
-    if args.out.suffix == '.onnx' and missing:
-        raise UserError(f'export to ONNX needs {", ".join(missing)}: pip install {" ".join(ONNX)}')
+    check_installed(f'export to {args.out.suffix}', *NEEDS[args.out.suffix])
+    return args
+
+
+def main() -> None:
+    args = parse_args()
 
     import torch
 
-    from mlp_backbones import ConvMLP, reparameterize
-    from mlp_backbones.backbones.base import BaseBackbone
-    from mlp_backbones.deployment import TOLERANCE, TensorModel, parse_size, relative_difference
-    from mlp_backbones.zoo import build_model
+    from mlp_backbones import reparameterize
+    from mlp_backbones.apis.classes import describe_classes
+    from mlp_backbones.apis.zoo import build_model, fill_model
+    from mlp_backbones.checkpoints import read_checkpoint
+    from mlp_backbones.deploy.export import parse_size
+    from mlp_backbones.models.backbones.base import BaseBackbone
 
-    given_size = parse_size(args.size) if args.size else None
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
+    if args.size:
+        args.size = parse_size(args.size)
     cfg = load_model_config(args.config)
     cfg.model.backbone.init_cfg = None
-    model = build_model(cfg, None if args.checkpoint == 'none' else args.checkpoint, strict=True)
+    content = {} if args.checkpoint == 'none' else read_checkpoint(args.checkpoint)
+    model = build_model(cfg)
+    if content:
+        fill_model(model, content, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
-        raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is none of ours')
+        raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is not one of ours')
+    model.dataset_meta = describe_classes(cfg, model, content)
     if not args.no_fold:
         model = reparameterize(model, inplace=True)
-    model = model.backbone if args.backbone_only else model
-    backbone = model if args.backbone_only else model.backbone
-    step = backbone.size_step
-    size = given_size or tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
-    dynamic, reason = True, ''
-    if args.static:
-        dynamic, reason = False, '--static'
-    elif step is None:
-        dynamic, reason = False, "token_mixing is 'fixed'"
-    elif any(n % s for n, s in zip(size, step)):
-        dynamic, reason = False, f'{size[0]}x{size[1]} is no multiple of {step[0]}x{step[1]}'
-    elif args.out.suffix == '.pt2' and not isinstance(backbone, ConvMLP):
-        dynamic, reason = False, 'torch.export would refuse images of a single window; ONNX takes them'
-    if not dynamic:
-        print(f'height and width are fixed: {reason}')
-
-    module = TensorModel(model).eval()
-    channels = backbone.in_channels
-    x = torch.rand(2, channels, *size).mul_(4).sub_(2)
-    inputs = [x[:1], torch.rand(3, channels, *size)]
-    shapes = {0: torch.export.Dim('batch', min=1, max=4096)}
-    if dynamic:
-        # Two steps at least while it is traced: what is 1 would be taken for a constant.
-        x = torch.rand(2, channels, *(max(2 * s, n) for n, s in zip(size, step)))
-        names = ('height', 'width')
-        for axis, (name, n) in enumerate(zip(names, step), 2):
-            shapes[axis] = n * torch.export.Dim(f'{name}_steps', min=1, max=max(2, 8192 // n))
-        inputs.append(torch.rand(2, channels, *(n + 2 * s for n, s in zip(size, step))))
-        print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
-    print(f'tracing {type(model).__name__} at {x.shape[2]}x{x.shape[3]}', flush=True)
-    make_sizes_symbolic(module)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        program = torch.export.export(module, (x,), dynamic_shapes=(shapes,), strict=False)
-        with tempfile.TemporaryDirectory(prefix=f'.{args.out.stem}-', dir=args.out.parent) as folder:
-            partial = Path(folder) / args.out.name
-            run = (
-                write_onnx(program, partial, args.opset) if args.out.suffix == '.onnx' else write_pt2(program, partial)
-            )
-            for given in inputs:
-                difference = relative_difference(run(given), module(given))
-                shape = 'x'.join(map(str, given.shape))
-                print(f'{shape}: largest difference {difference:.1e} of the largest answer')
-                if not difference <= TOLERANCE:
-                    raise UserError(
-                        f'the exported file differs by more than {TOLERANCE}; nothing is written'
-                        + ('. With --static height and width are constants' if dynamic else '')
-                    )
-            os.replace(partial, args.out)
+    with written_together(args.out) as partial:  # OpenVINO's weights are a file of their own
+        if args.raw:
+            export_raw(model, args, partial)
+        else:
+            export_whole(cfg, model, args, partial)
     print(f'written: {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB)')
 
 
-def make_sizes_symbolic(module) -> None:
-    """Replace mmseg's Upsample, which turns sizes into constants, by torch's own, which does the same."""
+def export_whole(cfg, model, args: argparse.Namespace, partial: Path) -> None:
+    """Write a whole model and compare the file with it."""
     import torch
 
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg') and not child.size:
-                same = torch.nn.Upsample(None, child.scale_factor, child.mode, child.align_corners)
-                setattr(parent, name, same)
+    from mlp_backbones.deploy import graph
+    from mlp_backbones.utils.errors import InvalidValue
+
+    try:
+        settings = graph.metadata(cfg, model, Path(args.config).stem)
+        print(f'tracing {type(model).__name__}: about two minutes', flush=True)
+        run = WRITERS[partial.suffix](model, settings, args, partial)
+    except InvalidValue as error:
+        raise UserError(f'{error}. --raw writes what its heads compute') from error
+    rows, columns = settings['step']
+    sizes = [(2 * rows, 3 * columns), (3 * rows, 2 * columns)]
+    if partial.suffix == '.pt2':  # which does not pad, and takes every level's maps for larger than 1
+        sizes = [(side[0] + 288 // rows * rows, side[1] + 288 // columns * columns) for side in sizes]
+    else:
+        sizes[1] = (3 * rows - 5, 2 * columns - 3)
+    for batch, size in zip((1, 3), [settings['fixed_size']] * 2 if settings['fixed_size'] else sizes):
+        image = torch.randint(0, 256, (batch, settings['channels'], *size), dtype=torch.uint8)
+        worst = graph.difference(run(image), graph.outputs_of(model, settings, image, args.scores))
+        print(f'{"x".join(map(str, image.shape))}: largest difference {worst:.1e}')
+        if not worst <= TOLERANCE:
+            raise UserError(f'the exported file differs by more than {TOLERANCE}; nothing is written')
 
 
-def write_onnx(program, path: Path, opset: int | None):
+def write_onnx(model, settings: dict, args: argparse.Namespace, partial: Path):
     """Write ONNX and return a function that runs the file with ONNX Runtime."""
-    import onnxruntime
+    import onnx
+
+    from mlp_backbones.deploy import graph
+
+    onnx.save(graph.whole_onnx(model, settings, args.scores, args.opset), partial)
+    return run_with('onnxruntime', partial)
+
+
+def write_openvino(model, settings: dict, args: argparse.Namespace, partial: Path):
+    """Write OpenVINO's .xml and .bin and return a function that runs the files."""
+    import openvino
+
+    from mlp_backbones.deploy import graph
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / 'model.onnx'
+        write_onnx(model, settings, args, source)
+        converted = openvino.convert_model(source)
+        converted.set_rt_info(json.dumps(settings), graph.KEY)
+        openvino.save_model(converted, partial, compress_to_fp16=False)
+    return run_with('openvino', partial)
+
+
+def run_with(engine: str, path: Path):
+    """Return a function from an image to the outputs of a file, by name, as ``runtime.py`` runs it."""
     import torch
 
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnx_program = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-    written = onnx_program.model.opset_imports['']
-    if opset is not None and written != opset:
-        raise UserError(f'torch {torch.__version__} writes operator set {written}, not {opset}')
-    onnx_program.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    (name,) = (i.name for i in session.get_inputs())
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {name: x.numpy()})]
+    from mlp_backbones.deploy.runtime import ENGINES
+
+    _, names, run = ENGINES[engine](str(path), None)
+    return lambda image: {name: torch.tensor(output) for name, output in zip(names, run(image.numpy()))}
 
 
-def write_pt2(program, path: Path):
-    """Write a torch.export program and return the module that is read from it."""
+def write_pt2(model, settings: dict, args: argparse.Namespace, partial: Path):
+    """Write a torch.export program and return a function that runs the file."""
     import torch
 
-    torch.export.save(program, path)
-    return torch.export.load(path).module()
+    from mlp_backbones.deploy import graph
+
+    program = graph.whole_program(model, settings, args.scores)
+    torch.export.save(program, partial, extra_files={f'{graph.KEY}.json': json.dumps(settings)})
+    module = torch.export.load(partial).module()
+    names = graph.Whole(model, settings, args.scores).names
+    return lambda image: dict(zip(names, module(image)))
+
+
+WRITERS = {'.onnx': write_onnx, '.xml': write_openvino, '.pt2': write_pt2}
+
+
+def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
+    """Write what backbone and heads compute and compare the file with the model."""
+    import torch
+
+    from mlp_backbones.deploy import graph
+    from mlp_backbones.deploy.export import TensorModel
+    from mlp_backbones.deploy.reparameterize import TOLERANCE, relative_difference
+
+    model = model.backbone if args.backbone_only else model
+    module = TensorModel(model).eval()
+    backbone = model if args.backbone_only else model.backbone
+    inputs, shapes = raw_inputs(backbone, args.size, args.static, partial.suffix)
+    print(f'tracing {type(model).__name__} at {inputs[0].shape[2]}x{inputs[0].shape[3]}', flush=True)
+    graph.make_sizes_symbolic(module)
+    program = graph.trace(module, inputs[:1], (shapes,))
+    if partial.suffix == '.onnx':
+        import onnx
+
+        onnx.save(graph.to_onnx(program, ['image'], module.names(inputs[0][:1]), args.opset), partial)
+        run = run_with('onnxruntime', partial)
+    else:
+        torch.export.save(program, partial)
+        run = torch.export.load(partial).module()
+    for given in inputs:
+        with torch.no_grad():
+            difference = relative_difference(run(given), module(given))
+        print(f'{"x".join(map(str, given.shape))}: largest difference {difference:.1e} of the largest output')
+        if not difference <= TOLERANCE:
+            hint = '' if args.static else '. With --static height and width are constants'
+            raise UserError(f'the exported file differs by more than {TOLERANCE}; nothing is written{hint}')
+
+
+def raw_inputs(backbone, size, static: bool, suffix: str):
+    """Images to trace and to compare with, and the dimensions that are dynamic."""
+    import torch
+
+    from mlp_backbones import ConvMLP
+    from mlp_backbones.deploy.graph import stepped
+
+    step = backbone.size_step
+    size = size or tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
+    reason = '--static' if static else ''
+    if step is None:
+        reason = reason or "token_mixing is 'fixed'"
+    elif any(n % s for n, s in zip(size, step)):
+        reason = reason or f'{size[0]}x{size[1]} is not a multiple of {step[0]}x{step[1]}'
+    elif suffix == '.pt2' and not isinstance(backbone, ConvMLP):
+        reason = reason or 'torch.export would refuse images of a single window; ONNX takes them'
+    channels = backbone.in_channels
+    if reason:
+        print(f'height and width are fixed: {reason}')
+        x = torch.rand(2, channels, *size).mul_(4).sub_(2)
+        return (x, x[:1], torch.rand(3, channels, *size)), stepped(())
+    # Two steps at least while it is traced: what is 1 would be taken for a constant.
+    traced = [max(2 * s, n) for n, s in zip(size, step)]
+    print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
+    x = torch.rand(2, channels, *traced).mul_(4).sub_(2)
+    others = [size, [n + 2 * s for n, s in zip(size, step)]]
+    return (x, *(torch.rand(n, channels, *other) for n, other in zip((3, 2), others))), stepped(step)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,15 @@
 """Count the parameters and multiply-adds (MACs) of any of our models, module by module, without a dataset.
 
-One image goes through the model up to what its heads answer, before boxes are decoded. A two-stage detector's second
+One image goes through the model up to the outputs of its heads, before boxes are decoded. A two-stage detector's second
 stage is counted for as many regions as its first one hands over at most.
 """
 
 import argparse
 import sys
 
-from mlp_backbones.launch import UserError, load_model_config, run_tool
+from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 
 def main() -> None:
@@ -26,9 +28,9 @@ def main() -> None:
         raise UserError(f'--depth must not be negative, got {args.depth}')
 
     from mlp_backbones import reparameterize
-    from mlp_backbones.complexity import count, input_size
-    from mlp_backbones.deployment import parse_size
-    from mlp_backbones.zoo import build_model
+    from mlp_backbones.apis.complexity import count, input_size
+    from mlp_backbones.apis.zoo import build_model
+    from mlp_backbones.deploy.export import parse_size
 
     given = parse_size('x'.join(args.shape)) if args.shape else None
     cfg = load_model_config(args.model)

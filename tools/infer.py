@@ -10,13 +10,19 @@ import json
 import sys
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, check_writable, run_tool
+from mlp_backbones.utils.cli import check_writable, run_tool
+from mlp_backbones.utils.errors import UserError
+from mlp_backbones.utils.files import written_whole
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', metavar='IMAGE_OR_FOLDER', help='image, video, or folder of them')
-    parser.add_argument('--model', required=True, help='name of the zoo (docs/model_zoo.md), or path of a config')
+    parser.add_argument(
+        '--model',
+        required=True,
+        help='name of the zoo (docs/model_zoo.md), path of a config, or file of tools/export.py',
+    )
     parser.add_argument(
         '--weights',
         metavar='FILE_OR_URL',
@@ -24,87 +30,131 @@ def main() -> None:
         "'none' for random weights, whose predictions mean nothing",
     )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
-    parser.add_argument('--score', type=float, default=0.3, help='draw detections from this score up (default: 0.3)')
+    parser.add_argument(
+        '--ann',
+        type=Path,
+        metavar='FILE',
+        help='COCO annotation file whose ids of images (by file name) and categories (by name) detections get',
+    )
+    parser.add_argument(
+        '--score', type=float, default=0.3, help='draw and count detections from this score up (default: 0.3)'
+    )
     parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: the GPU where there is one)')
     parser.add_argument('--no-pictures', action='store_true', help='write predictions only')
-    parser.add_argument('--force', action='store_true', help='replace predictions that are there already')
+    parser.add_argument('--force', action='store_true', help='replace existing predictions')
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be positive, got {args.batch_size}')
     if not 0 <= args.score <= 1:
         raise UserError(f'--score must be from 0 to 1, got {args.score}')
-    target = args.out / 'predictions.json'
-    if target.exists() and not args.force:
-        raise UserError(f'{target} is there already; --force replaces it')
+    return args
 
-    import cv2
-    from mmengine.utils import ProgressBar
 
-    from mlp_backbones.checkpoints.files import written_whole
-    from mlp_backbones.inference import (
-        Detector,
-        Predictor,
-        Segmentor,
-        batches,
-        count_pictures,
-        list_pictures,
-        read_pictures,
-    )
+class Output:
+    """The folder that predictions are written to."""
 
-    paths = list_pictures(args.source)
-    # Before the model is built; the folder itself is made after that.
-    check_writable(next(p for p in (args.out, *args.out.parents) if p.exists()), 'the folder', '--out')
-    predictor = Predictor.build(args.model, args.weights, args.device)
-    if args.weights == 'none':
-        print('random weights: the predictions mean nothing')
-    check_writable(args.out, 'the folder', '--out')
+    def __init__(self, args: argparse.Namespace, predictor, image_ids: dict[str, int]) -> None:
+        self.args, self.predictor, self.image_ids = args, predictor, image_ids
+        self.results: list[dict] = []
+        self.images = 0
+        self.folders: list[Path] = []
 
-    written = [target]
+    def write(self, folder: str, name: str, image) -> str:
+        import cv2
 
-    def write(folder: str, name: str, image) -> str:
-        path = args.out / folder / name
-        path.parent.mkdir(exist_ok=True)
-        if path.parent not in written:
-            written.append(path.parent)
+        path = self.args.out / folder / name
+        if path.parent not in self.folders:
+            path.parent.mkdir(exist_ok=True)
+            self.folders.append(path.parent)
         with written_whole(path) as partial:
             partial.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
         return f'{folder}/{name}'
 
-    # As in COCO, 000000000139.jpg is image 139; with other names, or one twice, images are counted.
-    numbered = all(p.stem.isdecimal() for p in paths) and len({int(p.stem) for p in paths}) == len(paths)
-    results, broken, seen = [], [], 0
-    progress = ProgressBar(count_pictures(paths), file=sys.stderr)
+    def add(self, picture, results: dict) -> None:
+        self.images += 1
+        if not self.args.no_pictures:
+            self.write('pictures', f'{picture.name}.jpg', self.predictor.draw(picture.image, results, self.args.score))
+        about = dict(file_name=picture.file, **({'frame': picture.frame} if picture.frame else {}))
+        record = self.predictor.record(results)
+        if isinstance(record, list):
+            image_id = self.image_ids.get(picture.file, self.images)
+            self.results += [dict(image_id=image_id, **about, **found) for found in record]
+            return
+        if 'label_map' in results:
+            about['map'] = self.write('maps', f'{picture.name}.png', results['label_map'])
+        self.results.append({**about, **record})
+
+    def finish(self) -> None:
+        target = self.args.out / 'predictions.json'
+        with written_whole(target) as partial:
+            partial.write_text(json.dumps(self.results, indent=1))
+        found = ''
+        if self.predictor.detects:
+            sure = sum(result['score'] >= self.args.score for result in self.results)
+            found = (
+                f', {sure} detections with a score of at least {self.args.score:g} ({len(self.results)} of any score)'
+            )
+        print(f'{self.images} images{found}; written: {", ".join(map(str, [target, *self.folders]))}')
+
+
+def build_model(args: argparse.Namespace):
+    """Return what predicts: a file of tools/export.py, or a model in its framework."""
+    if not args.model.endswith(('.onnx', '.xml')):
+        from mlp_backbones.apis.inference import Predictor
+
+        return Predictor.build(args.model, args.weights, args.device)
+    from mlp_backbones.deploy.evaluate import open_runtime
+
+    if args.weights or args.device:
+        raise UserError(f'--weights and --device cannot be used with an exported file such as {args.model}')
+    return open_runtime(args.model)
+
+
+def main() -> None:
+    args = parse_args()
+    target = args.out / 'predictions.json'
+    if target.exists() and not args.force:
+        raise UserError(f'{target} exists already; --force replaces it')
+
+    from mmengine.utils import ProgressBar
+
+    from mlp_backbones.apis.images import batches, list_pictures, numbers_of, read_pictures
+    from mlp_backbones.datasets.validation.coco import ids_of_classes, ids_of_images, read_json
+
+    paths = list_pictures(args.source)
+    annotations = read_json(args.ann) if args.ann else None
+    image_ids = ids_of_images(annotations, [p.name for p in paths], args.ann) if args.ann else numbers_of(paths)
+    # Before the model is built; the folder itself is made after that.
+    check_writable(next(p for p in (args.out, *args.out.parents) if p.exists()), 'the folder', '--out')
+    predictor = build_model(args)
+    if args.ann:
+        if not predictor.detects:
+            raise UserError(f'--ann is for detectors, and {args.model} is for {predictor.about["task"]}')
+        predictor.about['category_ids'] = ids_of_classes(annotations, predictor.about['classes'], args.ann)
+    if args.weights == 'none':
+        print('random weights: the predictions mean nothing')
+    check_writable(args.out, 'the folder', '--out')
+
+    output, broken = Output(args, predictor, image_ids), []
+    progress = ProgressBar(file=sys.stderr)
 
     def readable():
         for picture in read_pictures(paths):
+            progress.update()
             if picture.image is None:
-                broken.append(picture.file)
-                progress.update()
+                broken.append(f'{picture.file} ({picture.problem})')
             else:
                 yield picture
 
     for batch in batches(readable(), args.batch_size, predictor.mixed):
-        for picture, sample in zip(batch, predictor.predict([p.image for p in batch])):
-            seen += 1
-            about = dict(file_name=picture.file, **({'frame': picture.frame} if picture.frame else {}))
-            if not args.no_pictures:
-                write('pictures', f'{picture.name}.jpg', predictor.draw(picture.image, sample, args.score))
-            record = predictor.record(sample)
-            if isinstance(predictor, Detector):
-                number = int(picture.name) if numbered else seen
-                results += [dict(image_id=number, **about, **found) for found in record]
-            else:
-                if isinstance(predictor, Segmentor):
-                    about['map'] = write('maps', f'{picture.name}.png', predictor.index_map(sample))
-                results.append(dict(**about, **record))
-            progress.update()
+        for picture, results in zip(batch, predictor.predict([p.image for p in batch])):
+            output.add(picture, results)
     print(file=sys.stderr)
-    with written_whole(target) as partial:
-        partial.write_text(json.dumps(results, indent=1))
-    print(f'{seen} images; written: {", ".join(map(str, written))}')
+    output.finish()
     if broken:
-        raise UserError(f'{len(broken)} of {len(broken) + seen} files could not be read: {", ".join(broken)}')
+        total = len(broken) + output.images
+        raise UserError(f'{len(broken)} of {total} files could not be read: {", ".join(broken)}')
 
 
 if __name__ == '__main__':

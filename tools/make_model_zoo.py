@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from mlp_backbones import list_models
-from mlp_backbones.zoo import get_entry
+from mlp_backbones.apis.zoo import get_entry
 
 DOCS = Path(__file__).parents[1] / 'docs'
 TARGET = DOCS / 'model_zoo.md'
-MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite --page docs/benchmark.md`
+MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite --out docs/benchmark.json`
 HEAD = """# Model zoo
 
 Accuracies are as published, by the source that each row names; they were not measured here. Parameters and
@@ -28,8 +28,9 @@ cfg = mlp_backbones.get_config('retinanet_convmlp_s')
 
 Names that the authors' or PaddleViT's zoo have for a model, in the second column, work as well. After
 `mlp_backbones.register_with_mmpretrain()`, so do all of them in `mmpretrain.get_model` and its inferencers. Files that
-you have already, of any of these libraries, go in as they are: `get_model('gmlp_s16', pretrained='gmlp_s16.pdparams')`;
-see [weights.md](weights.md).
+you have already, of any of these libraries, go in as they are: `mlp_backbones.get_model('gmlp_s16',
+pretrained='gmlp_s16.pdparams')`, or `mmpretrain.get_model('gmlp_s16', pretrained='mlp_backbones:gmlp_s16.pdparams')`
+([weights.md](weights.md)).
 """
 ARCHS = {
     'ConvMLP': ('convmlp_s', 'convmlp_m', 'convmlp_l'),

@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from mlp_backbones.datasets import TASKS, make_shapes
-from mlp_backbones.launch import UserError, run_tool
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         make_shapes(args.root, args.task, args.num_train, args.num_val, args.seed)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(str(error)) from error
 
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from mlp_backbones.launch import UserError, run_tool
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 METRICS = ('coco/bbox_mAP', 'coco/segm_mAP', 'mIoU', 'accuracy/top1')  # drawn unless others are asked for
 NO_METRICS = ('step', 'time', 'data_time', 'epoch', 'iter')
@@ -37,7 +38,7 @@ class Run(NamedTuple):
 def read_run(folder: Path, name: str) -> Run:
     """All parts of a run, joined: what a later one did again replaces what there was."""
     if not folder.is_dir():
-        raise UserError(f'there is no work dir {folder}')
+        raise UserError(f'the work dir {folder} does not exist')
     files = sorted(folder.glob('*/vis_data/scalars.json')) or sorted(folder.glob('vis_data/scalars.json'))
     training, tests = [], []
     for file in files:
@@ -67,7 +68,7 @@ def read_part(file: Path) -> list[dict]:
             rows.append(json.loads(line))
         except ValueError as error:
             if number < len(lines):  # the last one may be half written
-                raise UserError(f'{file}, line {number} is no JSON: {error}') from error
+                raise UserError(f'{file}, line {number} is not JSON: {error}') from error
     return [row for row in rows if isinstance(row, dict) and 'step' in row]
 
 
@@ -75,19 +76,19 @@ def draw(runs: list[Run], metrics: list[str], out: Path) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    from mlp_backbones.visualization import COLOURS, drawn
+    from mlp_backbones.visualization.figures import drawn
 
     panels = {'loss': 'loss', 'lr': 'learning rate', **{m: m for m in metrics}}
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+    colors = [f'C{i % 10}' for i in range(len(runs))]  # matplotlib's own
     end = max(run.training[-1]['step'] for run in runs)
-    with drawn(out, 1, len(panels), figsize=(3.7 * len(panels), 3.1), layout='constrained') as (figure, axes):
+    with drawn(out, 1, len(panels), figsize=(3.7 * len(panels), 3.1)) as (figure, axes):
         for (key, title), axis in zip(panels.items(), axes[0]):
             last = []
-            for run, colour in zip(runs, colours):
+            for run, color in zip(runs, colors):
                 rows = [row for row in (run.tests if key in metrics else run.training) if key in row]
                 x, y = [row['step'] for row in rows], [row[key] for row in rows]
-                axis.plot(x, y, color=colour, marker='o' if key in metrics else None, markersize=4, linewidth=1.5)
-                last += [(y[-1], x[-1], colour)] if key in metrics and rows else []
+                axis.plot(x, y, color=color, marker='o' if key in metrics else None, markersize=4, linewidth=1.5)
+                last += [(y[-1], x[-1], color)] if key in metrics and rows else []
             axis.set(title=title, xlabel='iteration', xlim=(0, 1.02 * end))
             axis.margins(y=0.12)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -96,11 +97,11 @@ def draw(runs: list[Run], metrics: list[str], out: Path) -> None:
             # The last values beside their points, one above the other where they would touch.
             low, high = axis.get_ylim()
             height = low
-            for y, x, colour in sorted(last):
+            for y, x, color in sorted(last):
                 height = max(y, height + 0.06 * (high - low))
-                text = dict(textcoords='offset points', va='center', color=colour, fontsize=8, annotation_clip=False)
+                text = dict(textcoords='offset points', va='center', color=color, fontsize=8, annotation_clip=False)
                 axis.annotate(f'{y:.3g}', (x, height), (7, 0), **text)
-        lines = [Line2D([], [], color=colour, linewidth=2) for colour in colours]
+        lines = [Line2D([], [], color=color, linewidth=2) for color in colors]
         figure.legend(lines, [run.name for run in runs], loc='outside upper left', ncols=min(len(runs), 4))
 
 
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument('--names', nargs='+', help='what the legend calls the runs (default: their folders)')
     args = parser.parse_args()
 
-    from mlp_backbones.visualization import check_figure
+    from mlp_backbones.visualization.figures import check_figure
 
     check_figure(args.out)
     if args.names and len(args.names) != len(args.runs):

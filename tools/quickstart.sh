@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: tools/quickstart.sh [--stack onedl|openmmlab]
 #
-# One command from a fresh machine to a detector: sets everything up, trains RetinaNet with ConvMLP-S on synthetic
-# shapes, evaluates it with COCO's metrics and draws its detections. Run again it skips what is done.
+# From a fresh machine to a detector: install the environment, train RetinaNet with ConvMLP-S on synthetic shapes,
+# evaluate it with COCO's metrics and draw its detections. Completed steps are skipped.
 #
-#   tools/quickstart.sh --stack openmmlab   # with upstream's OpenMMLab instead of the onedl forks
+#   tools/quickstart.sh --stack openmmlab   # upstream OpenMMLab instead of the onedl forks
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' tools/quickstart.sh; }

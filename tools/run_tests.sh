@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the tests, one process of one thread per core (four at most, of up to 5 GB each). `--stack`
-# comes first, the other arguments go to pytest:
+# Install the environment and run the tests, with one single-threaded process per core (at most four, of up to 5 GB each).
+# `--stack` must come first; other arguments are passed to pytest:
 #
-#   tools/run_tests.sh                                         # all
-#   tools/run_tests.sh -m "not slow"                           # the everyday subset, under three minutes
-#   tools/run_tests.sh --stack openmmlab -m "not slow"         # the same on upstream's OpenMMLab
+#   tools/run_tests.sh                                         # all tests
+#   tools/run_tests.sh -m "not slow"                           # fast subset, under three minutes
+#   tools/run_tests.sh --stack openmmlab -m "not slow"         # the same on upstream OpenMMLab
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/_stack.sh

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes a virtual environment with everything this repository needs, or brings it up to date.
+# Create or update a virtual environment with everything this repository needs.
 #
 #   tools/setup_env.sh                     # the default stack, into .venv
-#   tools/setup_env.sh --stack openmmlab   # upstream's OpenMMLab on torch 2.1, into .venv-openmmlab
+#   tools/setup_env.sh --stack openmmlab   # upstream OpenMMLab on torch 2.1, into .venv-openmmlab
 #   VENV=/somewhere tools/setup_env.sh
 #   PYTHON=python3.12 tools/setup_env.sh
 #
-# Run again it does nothing, unless setup.cfg, this file or mlp_backbones/environment.py changed.
+# Does nothing if the environment is up to date with setup.cfg, this file and mlp_backbones/utils/environment.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/_stack.sh
 LOG=$VENV/setup.log
-STAMP=$VENV/setup.stamp # the stack, and after it a fingerprint once all is installed
-FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/environment.py | cksum)"
+STAMP=$VENV/setup.stamp # the stack, then a fingerprint when everything is installed
+FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/utils/environment.py | cksum)"
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -21,15 +21,15 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 found=$(cat "$STAMP" 2>/dev/null || true)
 [ "$found" = "$FINGERPRINT" ] && exit 0
 there=${found%% *}
-[[ $there =~ ^[0-9]+$ ]] && there=onedl # as written when there was one stack only
+[[ $there =~ ^[0-9]+$ ]] && there=onedl # format of older versions, with a single stack
 case $there in
   '' | "$STACK") ;;
   *) die "$VENV holds the stack $there, not $STACK, and the two cannot be mixed: remove it, or name another place with VENV" ;;
 esac
 
-# --- what must be there -------------------------------------------------------------------------------------------
-# ask PYTHON EXPRESSION: what it is with `stack`, what this stack needs, and `sys`.
-ask() { "$1" -S -c "import sys; from mlp_backbones.environment import STACKS; stack = STACKS['$STACK']; print($2)" 2>/dev/null; }
+# --- requirements ------------------------------------------------------------------------------------------------
+# ask PYTHON EXPRESSION: evaluate it with `stack` (the requirements of this stack) and `sys`.
+ask() { "$1" -S -c "import sys; from mlp_backbones.utils.environment import STACKS; stack = STACKS['$STACK']; print($2)" 2>/dev/null; }
 fits() { [ "$(ask "$1" '"%d.%d" % sys.version_info[:2] in stack.pythons')" = True ]; }
 
 [ -x "$VENV/bin/python" ] && PYTHON=$VENV/bin/python
@@ -52,7 +52,7 @@ if [ ! -x "$VENV/bin/python" ]; then
 fi
 
 # --- install ------------------------------------------------------------------------------------------------------
-# Run a step with its output in the log; a line every minute shows that it is alive.
+# Run a step with its output in the log, and print a line every minute.
 step() {
   local label=$1 start=$SECONDS pid
   shift
@@ -78,7 +78,7 @@ read -ra build <<<"$(ask "$PYTHON" '*stack.build')"
 say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 15 minutes the first time, details in $LOG"
 step 'Build tools' $PIP install "${build[@]}"
 step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"
-# Without torch at build time mmcv would silently come without operators, hence no build isolation.
+# No build isolation: without torch at build time, mmcv silently builds without operators.
 step 'OpenMMLab (compiles the operators of mmcv: 5 to 10 minutes on 2 cores, once; pip keeps the result)' \
   env CFLAGS="${CFLAGS:--g0}" $PIP install --no-build-isolation -e ".[$STACK,test]"
 "$VENV/bin/python" tools/check_env.py || die 'the environment is not usable, see above'

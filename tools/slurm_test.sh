@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
 #
-#   PARTITION   of the cluster
-#   JOB_NAME    what squeue calls the job
+#   PARTITION   partition of the cluster
+#   JOB_NAME    name of the job
 #   CONFIG      config file
 #   CHECKPOINT  file or URL
 #

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]
 #
-#   PARTITION  of the cluster
-#   JOB_NAME   what squeue calls the job
+#   PARTITION  partition of the cluster
+#   JOB_NAME   name of the job
 #   CONFIG     config file
-#   WORK_DIR   folder for logs and checkpoints
+#   WORK_DIR   directory for logs and checkpoints
 #
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS are as in OpenMMLab. For 16 GPUs:
 #

@@ -1,21 +1,33 @@
 """Evaluate a classifier, a detector or a segmentor; the config decides which."""
 
+import argparse
+import copy
 import os
 import sys
 
-from mlp_backbones.launch import build_runner, check_filled, common_parser, prepare, run_tool
+from mlp_backbones.datasets.validation.annotations import dataset_nodes, nodes
+from mlp_backbones.engine.launch import build_runner, check_filled, common_parser, prepare
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 
 def main() -> None:
     parser = common_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint file or URL, or a .onnx or .xml file of tools/export.py')
     parser.add_argument(
         '--out', help='file for the predictions, ending in .pkl; for segmentation a folder of index PNGs'
     )
     parser.add_argument('--show-dir', help='folder for pictures of the predictions beside the ground truth')
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation, by the config's tta_model and tta_pipeline"
+    )
     args = parser.parse_args()
+    if args.checkpoint.endswith(('.onnx', '.xml')):
+        return test_file(args)
     args.cfg_options = {**(args.cfg_options or {}), 'load_from': args.checkpoint}
     cfg = prepare(args, train=False)
+    if args.tta:
+        augment(cfg, args.config)
     if args.out:
         save_predictions(cfg, os.path.abspath(args.out), parser)
     if args.show_dir:
@@ -23,6 +35,42 @@ def main() -> None:
     runner = build_runner(cfg)
     check_filled(runner, args.checkpoint)
     runner.test()
+
+
+def test_file(args: argparse.Namespace) -> None:
+    """Evaluate an exported file with the config's evaluator, in ONNX Runtime or OpenVINO."""
+    from mlp_backbones.deploy.evaluate import Evaluation, open_runtime
+
+    if args.out or args.show_dir or args.tta:
+        raise UserError(f'--out, --show-dir and --tta cannot be used with an exported file such as {args.checkpoint}')
+    model = open_runtime(args.checkpoint)
+    evaluation = Evaluation(prepare(args, train=False))
+    evaluation.check(model.about, args.checkpoint)
+    for name, value in evaluation.score(model, progress=True).items():
+        print(f'{name}: {value:.4f}')
+
+
+def augment(cfg, path: str) -> None:
+    """Put ``tta_model`` around the model and ``tta_pipeline`` into the datasets, as the frameworks' own tools do.
+
+    Raises:
+        UserError: The config has none, or its model predicts what cannot be merged.
+    """
+    tests = list(dataset_nodes(cfg.test_dataloader.dataset))
+    if cfg.default_scope == 'mmpretrain' and tests and not cfg.get('tta_pipeline'):
+        *steps, last = copy.deepcopy(tests[0]['pipeline'])
+        flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [last]])]
+    for key in ('tta_model', 'tta_pipeline'):
+        if not cfg.get(key):
+            raise UserError(f'--tta: {path} has no {key}; see "Test-time augmentation" in docs/training.md')
+    if 'DetTTAModel' in str(cfg.tta_model.get('type')) and any(node.get('mask_head') for node in nodes(cfg.model)):
+        raise UserError(
+            f"--tta: the model of {path} predicts masks, and mmdet's DetTTAModel merges boxes only: test without --tta"
+        )
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    for node in tests:
+        node['pipeline'] = cfg.tta_pipeline
 
 
 def save_predictions(cfg, out: str, parser) -> None:

@@ -1,12 +1,16 @@
 """Train a classifier, a detector or a segmentor; the config decides which."""
 
+import argparse
 import importlib.util
 import sys
 
-from mlp_backbones.launch import UserError, build_runner, common_parser, prepare, run_tool
+from mlp_backbones.engine.launch import build_runner, common_parser, prepare
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
+    """Parse the command line; what is one setting of the config becomes one of the ``--cfg-options``."""
     parser = common_parser(__doc__)
     parser.add_argument(
         '--amp',
@@ -33,8 +37,6 @@ def main() -> None:
     )
     parser.add_argument('--tensorboard', action='store_true', help='write the curves for TensorBoard too')
     args = parser.parse_args()
-    if args.tensorboard and importlib.util.find_spec('tensorboard') is None:
-        raise UserError('--tensorboard: tensorboard is not installed. Install it with:\n  pip install tensorboard')
     options = dict(args.cfg_options or {})
     if args.accumulate is not None:
         if args.accumulate < 1:
@@ -42,20 +44,33 @@ def main() -> None:
         options['optim_wrapper.accumulative_counts'] = args.accumulate
     if args.sync_bn:
         options['sync_bn'] = 'torch'
+    if args.compile:
+        options['default_hooks.compile'] = dict(type='mlp_backbones.CompileHook')
     if args.auto_scale_lr:
         options['auto_scale_lr.enable'] = True
     if args.strict_data:
-        options['max_faulty_files'] = 0
+        options['default_hooks.faulty_files'] = dict(type='mlp_backbones.FaultyFilesHook', max_faulty_files=0)
     args.cfg_options = options
+    return args
+
+
+def add_tensorboard(cfg) -> None:
+    """Write the curves for TensorBoard beside what the config has.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec('tensorboard') is None:
+        raise UserError('--tensorboard: tensorboard is not installed. Install it with:\n  pip install tensorboard')
+    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+    visualizer.setdefault('vis_backends', []).append(dict(type='TensorboardVisBackend'))
+
+
+def main() -> None:
+    args = parse_args()
     cfg = prepare(args, train=True, amp=args.amp, resume=args.resume)
-    if args.compile:
-        cfg.custom_hooks.append(dict(type='mlp_backbones.CompileHook'))
-    if args.auto_scale_lr and 'base_batch_size' not in cfg.auto_scale_lr:
-        raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
     if args.tensorboard:
-        cfg.setdefault('visualizer', dict(type='Visualizer')).setdefault('vis_backends', []).append(
-            dict(type='TensorboardVisBackend')
-        )
+        add_tensorboard(cfg)
     build_runner(cfg).train()
 
 

@@ -3,23 +3,27 @@
   features  feature maps on the way through the backbone: edges and textures early, parts later
   cam       class activation maps of classifiers: where the evidence for a class is
   mixing    token mixing of ResMLP and gMLP as spatial kernels
-  erf       effective receptive field: which pixels the centre of a feature map depends on
+  erf       effective receptive field: which pixels the center of a feature map depends on
 
 A model is a name of the zoo, whose published weights are taken, or the path of a config, whose weights are random
 unless --weights gives others; the figure says so.
 """
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
 
-from mlp_backbones.launch import UserError, run_tool
+from mlp_backbones.datasets.validation.files import read_image
+from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.errors import UserError
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for name, function in (('features', features), ('cam', cam), ('mixing', mixing), ('erf', erf)):
+    for function in (features, cam, mixing, erf):
+        name = function.__name__
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(run=function)
         if name in ('features', 'cam'):
@@ -41,11 +45,8 @@ def main() -> None:
         command.add_argument('--names', nargs='+', metavar='NAME', help='what the figure calls the models')
         command.add_argument('--out', type=Path, required=True, help='figure to write, .png, .svg or .pdf')
         if name != 'mixing':
-            command.add_argument(
-                '--size',
-                metavar='HxW',
-                help="of the input, such as 448 or 800x1216 (default: that of the model's tests)",
-            )
+            size = "of the input, such as 448 or 800x1216 (default: that of the model's tests)"
+            command.add_argument('--size', metavar='HxW', help=size)
         if name == 'features':
             command.add_argument('--channels', type=int, default=9, help='channels of each map (default: 9)')
         if name == 'cam':
@@ -57,10 +58,6 @@ def main() -> None:
             command.add_argument('--images', type=Path, help='image or folder to average over (default: noise)')
             command.add_argument('--num', type=int, default=8, help='inputs to average over (default: 8)')
     args = parser.parse_args()
-
-    from mlp_backbones.visualization import check_figure
-
-    check_figure(args.out)
     for option in ('weights', 'names'):
         given = getattr(args, option)
         if given and len(given) != len(args.model):
@@ -68,95 +65,82 @@ def main() -> None:
     for option in ('channels', 'top', 'blocks', 'num'):
         if getattr(args, option, 1) < 1:
             raise UserError(f'--{option} must be positive, got {getattr(args, option)}')
-    args.run(args)
-    print(f'written: {args.out}')
+    return args
 
 
 def models(args) -> dict:
     """What the figure calls a model -> its predictor."""
-    from mlp_backbones.inference import Predictor
-    from mlp_backbones.visualization import is_ours
+    from mlp_backbones.apis.inference import Predictor
+    from mlp_backbones.models.backbones.base import BaseBackbone
 
     found = {}
     for i, name in enumerate(args.model):
         weights = args.weights[i] if args.weights else 'none' if name.endswith('.py') else None
         predictor = Predictor.build(name, weights, whole=args.command == 'cam')
+        if not isinstance(predictor.model.backbone, BaseBackbone):
+            raise UserError(f'the backbone of {name} is {type(predictor.model.backbone).__name__}, which is not ours')
         label = args.names[i] if args.names else Path(name).stem
         if weights == 'none':
             print(f'{name}: random weights')
             label += ' (random weights)'
         found[label if label not in found else f'{label} ({i + 1})'] = predictor
-        is_ours(predictor.model, name)
     return found
 
 
-def size_of(args):
-    from mlp_backbones.deployment import parse_size
+def size_of(args) -> tuple[int, int] | None:
+    from mlp_backbones.deploy.export import parse_size
 
     return parse_size(args.size) if args.size else None
 
 
-def read(path: Path):
-    import cv2
-
-    image = cv2.imread(str(path)) if path.is_file() else None
-    if image is None:
-        raise UserError(f'{path} is {"no image that can be read" if path.exists() else "not there"}')
-    return image
-
-
-def features(args) -> None:
+def features(args) -> dict:
     """Feature maps on the way through the backbone."""
     import torch
 
-    from mlp_backbones.visualization import gallery, mosaic, stage_maps, telling_channels
+    from mlp_backbones.visualization.explain import stage_maps, telling_channels
+    from mlp_backbones.visualization.figures import mosaic
 
-    image, size = read(args.image), size_of(args)
+    image, size = read_image(args.image), size_of(args)
     rows = {}
     for label, predictor in models(args).items():
         with torch.no_grad():
             x = predictor.inputs(image, size)
             maps = stage_maps(predictor.model.backbone, x)
-        cells = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=predictor.seen(x))]
+        rows[label] = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=predictor.seen(x))]
         for title, value in maps.items():
             picked = mosaic(telling_channels(value[0], args.channels), x.shape[2:])
-            cells.append(dict(title=title, image=picked, cmap='viridis'))
-        rows[label] = cells
-    gallery(args.out, rows)
+            rows[label].append(dict(title=title, image=picked, vmin=0, vmax=1))
+    return rows
 
 
-def cam(args) -> None:
+def cam(args) -> dict:
     """Class activation maps of classifiers, by Grad-CAM on the last feature map."""
     import torch
 
-    from mlp_backbones.inference import Classifier
-    from mlp_backbones.visualization import class_activation, gallery
+    from mlp_backbones.visualization.explain import class_activation
 
-    image, size = read(args.image), size_of(args)
+    image, size = read_image(args.image), size_of(args)
     rows = {}
     for label, predictor in models(args).items():
-        if not isinstance(predictor, Classifier):
+        if predictor.about['task'] != 'classification':
             raise UserError(f'cam takes classifiers, and {label} is a {type(predictor.model).__name__}')
         x = predictor.inputs(image, size)
         if args.classes:
-            labels = [class_number(c, predictor.classes) for c in args.classes]
+            labels = [class_number(c, predictor.about['classes']) for c in args.classes]
         else:
             with torch.no_grad():
                 scores = predictor.model(x, mode='tensor')[0]
             labels = scores.topk(min(args.top, len(scores))).indices.tolist()
         maps, scores = class_activation(predictor.model, x, labels)
         seen = predictor.seen(x)
-        cells = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=seen)]
+        rows[label] = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=seen)]
         for number, value in zip(labels, maps):
-            name = predictor.classes[number].split(',')[0]
-            cells.append(dict(title=f'{name}  {scores[number]:.2f}', image=seen, overlay=value))
-        rows[label] = cells
-    gallery(args.out, rows)
+            name = predictor.about['classes'][number].split(',')[0]
+            rows[label].append(dict(title=f'{name}  {scores[number]:.2f}', image=seen, overlay=value))
+    return rows
 
 
 def class_number(text: str, classes: list[str]) -> int:
-    import difflib
-
     for i, names in enumerate(classes):
         if text == names or text in names.split(', '):  # ImageNet's classes have several
             return i
@@ -165,51 +149,62 @@ def class_number(text: str, classes: list[str]) -> int:
     singly = [name for names in classes for name in names.split(', ')]
     close = difflib.get_close_matches(text, singly, 3, 0.4) or singly[:5]
     raise UserError(
-        f'there is no class {text!r}; there is {", ".join(map(repr, close))} and others, {len(classes)} in all, '
+        f'the class {text!r} does not exist; there is {", ".join(map(repr, close))} and others, {len(classes)} in all, '
         f'or a number from 0 to {len(classes) - 1}'
     )
 
 
-def mixing(args) -> None:
+def mixing(args) -> dict:
     """Token mixing of ResMLP and gMLP as spatial kernels: each small image is the weights of one token."""
-    from mlp_backbones.visualization import gallery, kernel_mosaic, token_kernels
+    from mlp_backbones.visualization.explain import token_kernels
+    from mlp_backbones.visualization.figures import tiled
 
     rows = {}
     for label, predictor in models(args).items():
         kernels = token_kernels(predictor.model.backbone)
-        chosen = sorted({(len(kernels) - 1) * i // max(args.blocks - 1, 1) for i in range(args.blocks)})
-        rows[label] = [
-            dict(title=f'block {i + 1}', image=kernel_mosaic(kernels[i]), cmap='RdBu_r', diverging=True) for i in chosen
-        ]
-    gallery(args.out, rows, side=2.7)
+        rows[label] = []
+        for i in sorted({(len(kernels) - 1) * i // max(args.blocks - 1, 1) for i in range(args.blocks)}):
+            # Red and blue around 0; the few largest weights would leave nothing of the rest.
+            most = float(kernels[i].abs().flatten().sort().values[int(0.995 * kernels[i].numel())])
+            image = tiled(kernels[i])
+            rows[label].append(dict(title=f'block {i + 1}', image=image, cmap='RdBu_r', vmin=-most, vmax=most))
+    return rows
 
 
-def erf(args) -> None:
-    """Effective receptive field: the gradient of the centre of each stage's map, averaged over inputs."""
+def erf(args) -> dict:
+    """Effective receptive field: the gradient of the center of each stage's map, averaged over inputs."""
+    import itertools
+
     import torch
 
-    from mlp_backbones.complexity import input_size
-    from mlp_backbones.inference import list_pictures, read_pictures
-    from mlp_backbones.visualization import gallery, receptive_fields, side_of
+    from mlp_backbones.apis.complexity import input_size
+    from mlp_backbones.apis.images import list_pictures, read_pictures
+    from mlp_backbones.visualization.explain import receptive_fields, side_of
 
     size = size_of(args)
-    images = []
-    if args.images:
-        pictures = read_pictures(list_pictures(args.images))
-        images = [p.image for p, _ in zip((p for p in pictures if p.image is not None), range(args.num))]
+    pictures = read_pictures(list_pictures(args.images)) if args.images else ()
+    images = list(itertools.islice((p.image for p in pictures if p.image is not None), args.num))
     rows = {}
     for label, predictor in models(args).items():
         own = size or input_size(predictor.cfg)
-        if images:
-            inputs = [predictor.inputs(image, own) for image in images]
-        else:
-            generator = torch.Generator().manual_seed(0)
-            inputs = [torch.randn(1, 3, *own, generator=generator) for _ in range(args.num)]
+        generator = torch.Generator().manual_seed(0)
+        noise = (torch.randn(1, 3, *own, generator=generator) for _ in range(args.num))
+        inputs = [predictor.inputs(image, own) for image in images] or list(noise)
         rows[label] = [
             dict(title=title, image=field**0.3, cmap='magma', note=f'half of it within {side_of(field, 0.5)} px')
             for title, field in receptive_fields(predictor.model.backbone, inputs).items()
         ]
-    gallery(args.out, rows)
+    return rows
+
+
+def main() -> None:
+    args = parse_args()
+
+    from mlp_backbones.visualization.figures import check_figure, gallery
+
+    check_figure(args.out)
+    gallery(args.out, args.run(args), side=2.7 if args.command == 'mixing' else 2.1)
+    print(f'written: {args.out}')
 
 
 if __name__ == '__main__':
