@@ -1,3 +1,6 @@
+import contextlib
+import ctypes
+import gc
 import logging
 import runpy
 import sys
@@ -15,6 +18,15 @@ TOOLS = Path(__file__).parents[1] / 'tools'
 def own_scope(monkeypatch):
     """A runner sets mmengine's default scope for the whole process: for one test only, here."""
     monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
+
+
+@pytest.fixture(autouse=True, scope='module')
+def return_memory():
+    """Return what a module freed to the system: with several processes, that of training and tracing adds up."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of glibc
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
 
 
 @pytest.fixture

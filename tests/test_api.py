@@ -4,23 +4,22 @@ import ast
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 
 import mlp_backbones
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mlp_backbones'
 LISTED = re.findall(r'^::: (\S+)', (ROOT / 'docs/api.md').read_text(), re.MULTILINE)
-# As in docs/architecture.md: a room imports from later rows, and within its own.
-ROOMS = [
-    {'inference', 'visualization', 'complexity'},
-    {'launch', 'zoo'},
-    {'hooks', 'strategies', 'deployment'},
-    {'backbones', 'necks', 'datasets'},
-    {'checkpoints', 'layers', 'registry', 'environment', 'checks'},
+# The package's folders, from the top down: each imports from its own row and those below.
+LAYERS = [
+    {'apis', 'engine', 'visualization'},
+    {'deploy'},
+    {'models'},
+    {'checkpoints', 'datasets'},
+    {'registry', 'utils'},
 ]
 
 
@@ -79,7 +78,7 @@ def test_docstrings(name):
 
 @pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
-    rows = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
+    rows = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}
     here = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
     if here == '__init__':
         return

@@ -10,20 +10,22 @@ import shutil
 import sys
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import ROOT, build
+from helpers.pages import BLOCK, blocks
+from helpers.training import history, run
 from mmengine.config import Config
-from pages import BLOCK, blocks
-from test_configs import build
-from test_train import history, run
 
 import mlp_backbones
+from mlp_backbones.apis.zoo import get_entry
 from mlp_backbones.checkpoints import files
-from mlp_backbones.zoo import get_entry
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')] + sorted(
     (ROOT / 'docs').glob('*.md')
 )
@@ -171,8 +173,10 @@ def is_program(text: str) -> bool:
 
 CONFIGS = [p for p in every_block('python') if is_config(p.values[1])]
 SETTINGS = [p for p in every_block('python') if not is_config(p.values[1]) and not is_program(p.values[1])]
-# Those of docs/inference.md run in test_inference.py, with weights and pictures.
+# Those of docs/inference.md run in test_inference.py, with weights and pictures; one of an exported file in
+# test_whole_models.py.
 PROGRAMS = [p for p in every_block('python') if is_program(p.values[1]) and p.values[0].stem != 'inference']
+PROGRAMS = [p for p in PROGRAMS if 'deploy.runtime' not in p.values[1]]
 
 
 OWN_DATA = {'my_detector.py', 'my_segmentor.py', 'my_classifier.py'}
@@ -199,11 +203,11 @@ def test_every_task_has_an_example():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['my_classifier.py', 'my_grey_classifier.py'])
+@pytest.mark.parametrize('name', ['my_classifier.py', 'my_gray_classifier.py'])
 def test_training(name, shapes, tmp_path):
     """On two classes, as the page has it, with the published weights' place taken by random ones."""
     for folder in ('train', 'val'):
-        for kind in ('circle', 'square', *(['triangle'] if 'grey' in name else [])):
+        for kind in ('circle', 'square', *(['triangle'] if 'gray' in name else [])):
             shutil.copytree(shapes / 'imagenet' / folder / kind, tmp_path / f'data/{folder}' / kind)
     text = next(p.values[1] for p in CONFIGS if name_of(p.values[1]) == name)
     (tmp_path / name).write_text(text)
@@ -216,6 +220,28 @@ def test_training(name, shapes, tmp_path):
     assert 'warning: the run ends after epoch 1, the learning rate' in said
 
 
+@pytest.mark.slow
+def test_training_on_four_bands(tmp_path):
+    """As the page has it, from weights of RGB, on images of four channels."""
+    random = np.random.RandomState(0)
+    for number in range(8):
+        path = tmp_path / 'data/bands' / ('val' if number % 4 == 3 else 'train') / ('land', 'water')[number // 4]
+        path.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path / f'{number}.png'), random.randint(0, 256, (40, 48, 4)).astype(np.uint8))
+    (text,) = (p.values[1] for p in CONFIGS if name_of(p.values[1]) == 'my_four_bands.py')
+    (tmp_path / 'my_four_bands.py').write_text(text)
+    torch.manual_seed(0)
+    weights = mlp_backbones.ConvMLP('small', final_norm=True).state_dict()
+    torch.save(weights, tmp_path / 'rgb.pth')
+    settings = ['model.backbone.init_cfg.checkpoint=rgb.pth', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
+    settings += [f'{s}_dataloader.{k}' for s in ('train', 'val') for k in ('num_workers=0', 'persistent_workers=False')]
+    command = [sys.executable, ROOT / 'tools/train.py', 'my_four_bands.py', '--cfg-options', *settings]
+    done = run(*command, cwd=tmp_path)
+    assert 'tokenizer.block.0.weight adapted from 3 to 4 channels' in done.stdout + done.stderr
+    training, evaluation = history(tmp_path / 'work_dirs/my_four_bands')
+    assert 0 < training[-1]['loss'] < 100 and 'accuracy/top1' in evaluation[-1]
+
+
 @pytest.mark.parametrize('page, text', SETTINGS)
 def test_settings(page, text):
     """Parts of a config: what they set fits our classes."""
@@ -223,7 +249,7 @@ def test_settings(page, text):
     exec(text, settings)
     backbone = settings.get('backbone') or settings.get('model', {}).get('backbone')
     if backbone is None:
-        assert {k for k in settings if not k.startswith('__')} <= {'optim_wrapper', 'custom_hooks'}
+        assert {k for k in settings if not k.startswith('__')} <= {'optim_wrapper', 'custom_hooks', 'default_hooks'}
     else:
         with torch.device('meta'):
             mlp_backbones.MODELS.build(backbone)
@@ -254,7 +280,7 @@ def test_program(page, text, random_weights, tmp_path, monkeypatch, capsys):
     given = {}
     if 'resmlp_24.pdparams' in text:  # the one that goes on from what the reader has
         model = mlp_backbones.ResMLP('24')
-        given = dict(model=model, state_dict=model.state_dict())
+        given = dict(model=SimpleNamespace(backbone=model), state_dict=model.state_dict())
         with open('resmlp_24.pdparams', 'wb') as file:
             pickle.dump({k: v.numpy() for k, v in model.state_dict().items()}, file)
     exec(text, given)

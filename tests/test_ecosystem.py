@@ -12,14 +12,14 @@ from pathlib import Path
 import mmengine.hub
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import Config
 
 import mlp_backbones
-from mlp_backbones import registry
-from mlp_backbones.environment import installed
-from mlp_backbones.zoo import build_model
+from mlp_backbones.apis.zoo import build_model
+from mlp_backbones.utils import compat
+from mlp_backbones.utils.environment import installed
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs/ecosystem.md').read_text()
 ONE_OF_EACH = {
     'classification/gmlp_p8_shapes.py': ('mmpretrain', 'ImageClassifier'),
@@ -46,7 +46,7 @@ def test_a_base_that_is_not_there(tmp_path):
 
 def test_other_packages_keep_their_scope():
     before = Config._get_cfg_path
-    registry._register_configs()
+    compat.find_our_configs()
     assert Config._get_cfg_path is before  # not wrapped twice
     path, scope = Config._get_cfg_path('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'any.py')
     assert Path(path).is_file() and scope == 'mmdet'

@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import mlp_backbones
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 

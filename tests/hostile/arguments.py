@@ -51,20 +51,13 @@ SPECIAL = {
         dict(type='BN', dtype='float'), dict(type='SyncBN', process_group='x'), dict(type='BN', affine='x'),
         [('type', 'BN')],
     ],
+    # Of other kinds, mmengine refuses what it cannot use.
     'init_cfg': [
-        dict(), dict(type='Pretrained'), dict(type='Pretrained', checkpoint=None), dict(type='Pretrained',
-        checkpoint='no.pth'),
-        dict(type='Pretrained', checkpoint=3), dict(type='Pretrained', checkpoint='no.pth', bogus=1),
-        dict(type='Hostile'), dict(type=3),
-        dict(type='Kaiming', layer='Conv2d'), dict(type='Kaiming'), dict(type='Kaiming', layer=3), [dict()], [3],
-        'Pretrained', 3,
-        dict(type='Pretrained', checkpoint='no.pth', prefix=3), dict(type='Constant', val='x', layer='Conv2d'),
-        [None], [[dict(type='Kaiming')]],
-        dict(type='Kaiming', layer='Conv2d', bogus=3), dict(type='Pretrained', checkpoint='x' * 10_000),
-        dict(type='Pretrained', checkpoint='a\0b'),
-        dict(type='Constant', val=1, layer='Linear', override=dict(name='no')), dict(type='Pretrained', checkpoint=''),
-        dict(type='Pretrained', checkpoint='http://127.0.0.1:9/x.pth'), dict(type='Pretrained',
-        checkpoint='hostile://x'),
+        dict(type='Pretrained', checkpoint=None), dict(type='Pretrained', checkpoint=3),
+        dict(type='Pretrained', checkpoint=''), dict(type='Pretrained', checkpoint='no.pth'),
+        dict(type='Pretrained', checkpoint='x' * 10_000), dict(type='Pretrained', checkpoint='a\0b'),
+        dict(type='Pretrained', checkpoint='http://127.0.0.1:9/x.pth'),
+        dict(type='Pretrained', checkpoint='hostile://x'),
     ],
     'out_strides': [(4,), (4, 8), (3,), (8, 4), (0,), (-4,), (4.0, 8), (2**40,), (4, 4), tuple(2**i for i in range(2,
     40)), (1,), (1, 2)],
@@ -79,7 +72,7 @@ class Arguments:
     """Constructor arguments, and pretrained weights that ``init_cfg`` asks for."""
 
     def __init__(self, folder: Path) -> None:
-        from families import TINY
+        from helpers.families import TINY
 
         from mlp_backbones import SimpleFeaturePyramid
 
@@ -91,8 +84,8 @@ class Arguments:
         rng = random.Random(case)
         cls = rng.choice(list(self.bases))
         kwargs = {k: dict(v) if isinstance(v, dict) else v for k, v in self.bases[cls].items()}
-        names = [*inspect.signature(cls).parameters, 'arch', 'out_indices', 'norm_cfg', 'init_cfg']
-        names = [name for name in names if name in inspect.signature(cls).parameters]
+        names = [name for base in cls.__mro__[:3] for name in inspect.signature(base).parameters]
+        names += [name for name in ('arch', 'out_indices', 'norm_cfg', 'init_cfg') if name in names]
         changed = []
         for _ in range(rng.choice([1, 1, 1, 1, 2, 3])):
             name = rng.choice(names)
@@ -116,7 +109,8 @@ class Arguments:
             elif rng.random() < 0.02:
                 kwargs['hostile'] = name = 'hostile'
             else:
-                kwargs[name] = rng.choice([*values(), *3 * SPECIAL.get(name, [])])
+                own = 3 * SPECIAL.get(name, [])
+                kwargs[name] = rng.choice(own if name == 'init_cfg' else [*values(), *own])
             changed.append(name)
         return cls, kwargs, changed
 
@@ -171,7 +165,7 @@ class Options:
 
     def __init__(self, folder: Path) -> None:
         from mlp_backbones.datasets import make_shapes
-        from mlp_backbones.launch import load_config
+        from mlp_backbones.engine.config import load_config
 
         os.chdir(folder)
         self.keys = {}
@@ -237,17 +231,14 @@ class Options:
 
     @staticmethod
     def outcome(config: str, options: dict, train: bool) -> str:
-        from mlp_backbones.environment import MissingDependency
-        from mlp_backbones.launch import UserError, prepare
+        from mlp_backbones.engine.launch import prepare
+        from mlp_backbones.utils.errors import Error
 
         args = argparse.Namespace(config=config, work_dir='work', cfg_options=options, launcher='none', local_rank=0)
         try:
             prepare(args, train=train)
-        except (UserError, MissingDependency) as error:
+        except Error as error:  # as run_tool
             return 'refused' if len(str(error)) < 20_000 else f'foreign: a message of {len(str(error))} characters'
-        except (TypeError, ValueError, RuntimeError, OSError) as error:  # as run_tool
-            ours = 'mlp_backbones' in traceback.extract_tb(error.__traceback__)[-1].filename
-            return 'refused' if ours else f'foreign: {located(error)}'
         except BaseException as error:
             return f'foreign: {located(error)}'
         return 'ready'
@@ -269,7 +260,8 @@ def judged(error: Exception, changed: list[str]) -> str:
     message = str(error)
     if 'mlp_backbones' not in located(error) and 'unexpected keyword' not in message:
         return f'foreign: {located(error)}'
-    named = [*changed, 'img_size'] if 'arch' in changed else changed  # which RepMLP's arch has too
+    inner = {'arch': 'img_size', 'init_cfg': 'checkpoint'}  # RepMLP's arch has an img_size too
+    named = [*changed, *(inner[name] for name in changed if name in inner)]
     if not any(name in message for name in named):
         return f'foreign: names none of {changed}: {located(error)}'
     if len(message) > 2_000:
@@ -281,5 +273,5 @@ def located(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if 'mlp_backbones' in f.filename]
     through = f', through {Path(ours[-1].filename).name}:{ours[-1].lineno}' if ours and ours[-1] != frames[-1] else ''
-    where = '/'.join(Path(frames[-1].filename).parts[-3:])
+    where = '/'.join(Path(frames[-1].filename).parts[-4:])
     return f'{type(error).__name__}: {str(error)[:200]!r} at {where}:{frames[-1].lineno}{through}'

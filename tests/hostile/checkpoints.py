@@ -1,4 +1,4 @@
-"""Mutated and malicious checkpoint files, brought to every door of the package."""
+"""Mutated and malicious checkpoint files, given to everything in the package that loads one."""
 
 import collections
 import pickle
@@ -27,8 +27,8 @@ def seeds() -> dict[str, bytes]:
     """Small files of every format and dialect that are read as they are."""
     import numpy as np
     import safetensors.torch
-    from families import FAMILIES, TINY, tiny
-    from goldens import FOLDER
+    from helpers.families import FAMILIES, TINY, tiny
+    from helpers.goldens import FOLDER
     from mmengine.logging import MessageHub
 
     from mlp_backbones import RepMLP, ResMLP
@@ -94,11 +94,11 @@ def malicious(rng: random.Random, canary: Path) -> tuple[str, str, bytes]:
 
 
 class Checkpoints:
-    """Mutated and malicious files, and every door of the package that they are brought to."""
+    """Mutated and malicious files, and everything in the package that loads one."""
 
     def __init__(self, folder: Path) -> None:
         import torch
-        from families import FAMILIES, tiny
+        from helpers.families import FAMILIES, tiny
         from mmengine.model import BaseModel
 
         from mlp_backbones.checkpoints import read_checkpoint, state_dict_of
@@ -129,10 +129,11 @@ class Checkpoints:
         """What a file could have written into the process."""
         import torch
 
-        from mlp_backbones.checkpoints import files
+        from mlp_backbones.checkpoints import files, pickles
 
-        owners = [torch, torch.Tensor, torch._utils, torch._utils._rebuild_tensor_v2, torch.Size, collections, files]
-        owners += [v for v in vars(files).values() if getattr(v, '__module__', '') == files.__name__]
+        owners = [torch, torch.Tensor, torch._utils, torch._utils._rebuild_tensor_v2, torch.Size, collections]
+        for module in (files, pickles):
+            owners += [module, *(v for v in vars(module).values() if getattr(v, '__module__', '') == module.__name__)]
         return {str(owner): sorted(vars(owner)) for owner in owners if hasattr(owner, '__dict__')}
 
     def make(self, case: int) -> tuple[str, Path]:
@@ -167,7 +168,7 @@ class Checkpoints:
         size = path.stat().st_size
         Path('/proc/self/clear_refs').write_text('5')  # the peak is counted from here
         start, began = status('VmRSS'), time.monotonic()
-        outcome = self.doors(case, path)
+        outcome = self.load(case, path)
         report = dict(what=what, size=size, seconds=time.monotonic() - began, outcome=outcome)
         report['memory'] = status('VmHWM') - start
         if report['memory'] > MEMORY + 16 * size:
@@ -184,8 +185,9 @@ class Checkpoints:
             report['failure'] = outcome
         return report
 
-    def doors(self, case: int, path: Path) -> str:
+    def load(self, case: int, path: Path) -> str:
         from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
+        from mlp_backbones.models.backbones.loading import fit_model
 
         outcome = caught(lambda: state_dict_of(read_checkpoint(path), path))
         if not isinstance(outcome, dict):
@@ -201,15 +203,16 @@ class Checkpoints:
             outcomes.append(caught(lambda: write_checkpoint(converted.tensors, target, dict(a='b')) and 'written'))
             target.unlink(missing_ok=True)
         strict = case % 5 != 0
-        doors = [
+        ways = [
             lambda model: model.load_state_dict(dict(outcome), strict) and None,
             lambda model: self.host(model).load_state_dict(dict(outcome), strict) and None,
+            lambda model: fit_model(self.host(model), dict(outcome), path) and None,
             lambda model: self.pretrained(model, path),
         ]
         for i, family in enumerate(families[:3]):
             model = self.models[family]()
-            door = doors[(case + i) % 3]
-            outcomes.append(caught(lambda model=model, door=door: door(model) or 'loaded'))
+            way = ways[(case + i) % len(ways)]
+            outcomes.append(caught(lambda model=model, way=way: way(model) or 'loaded'))
         return next((o for o in outcomes if o.startswith('foreign')), f'read; {outcomes[-1]}')
 
     @staticmethod

@@ -1,0 +1,104 @@
+"""Hooks within mmengine's own runner, in this process."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from mlp_backbones.datasets.samplers import INTERRUPTS
+from mlp_backbones.engine.hooks.checkpoint import WholeFileBackend, newest_checkpoint, whole_files
+
+
+class Model(BaseModel):
+    """One number to learn; ``act`` is called in each step."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.layer, self.act = nn.Linear(1, 1), act
+
+    def forward(self, inputs, mode='tensor'):
+        self.act()
+        return dict(loss=self.layer(inputs).square().mean())
+
+
+def handlers():
+    return [signal.getsignal(number) for number in INTERRUPTS]
+
+
+def make_runner(folder, act, by_epoch=True):
+    length = dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=4)
+    return Runner(
+        Model(act),
+        str(folder),
+        train_dataloader=torch.utils.data.DataLoader([dict(inputs=torch.rand(1)) for _ in range(4)], batch_size=2),
+        train_cfg=length,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=100)),
+        custom_hooks=[dict(type='mlp_backbones.InterruptHook')],
+        experiment_name=f'{folder.name}-{time.monotonic_ns()}',
+        log_level='ERROR',
+    )
+
+
+def fail():
+    raise RuntimeError('in the model')
+
+
+def interrupt_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1.1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize(
+    'act, error',
+    [
+        (lambda: None, None),
+        (fail, RuntimeError),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), SystemExit),
+        (interrupt_twice, KeyboardInterrupt),
+    ],
+    ids=['ends', 'fails', 'interrupted', 'interrupted twice'],
+)
+def test_signal_handlers_are_there_while_the_loop_runs(by_epoch, act, error, tmp_path):
+    before, during = handlers(), []
+    runner = make_runner(tmp_path, lambda: (during.append(handlers()), act()), by_epoch)
+    assert handlers() == before
+    if error is None:
+        runner.train()
+    else:
+        with pytest.raises(error):
+            runner.train()
+    assert handlers() == before
+    assert all(now != then for now, then in zip(during[0], before))
+
+
+def test_an_interrupted_run_is_saved(tmp_path):
+    runner = make_runner(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(SystemExit) as stopped:
+        runner.train()
+    assert stopped.value.code == 130
+    assert newest_checkpoint(tmp_path) == (tmp_path / 'interrupted_iter_1.pth', [])
+
+
+def test_a_second_run_of_a_runner_in_a_notebook(tmp_path):
+    """The request to stop of a run that has ended does not stop the next one."""
+    runner = make_runner(tmp_path, lambda: None)
+    (hook,) = (h for h in runner.hooks if type(h).__name__ == 'InterruptHook')
+    hook.requested = True
+    runner.train()
+    assert runner.iter == 4
+
+
+def test_the_file_backend_of_mmengine_stays():
+    """Checkpoints are written whole by another, while they are saved only."""
+    with whole_files():
+        assert type(get_file_backend('x.pth')) is WholeFileBackend
+    assert type(get_file_backend('x.pth')) is LocalBackend

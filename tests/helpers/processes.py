@@ -1,0 +1,75 @@
+"""Runs of a training script in processes of their own, which start at once: the imports are done beforehand."""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+
+from helpers import ROOT
+
+TRAIN = ROOT / 'tools/train.py'
+
+
+def _train(script, arguments, cwd, log, limit, path):
+    os.chdir(cwd)
+    sys.path[:0] = path
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.setpgid(0, 0)
+    if limit:
+        import resource
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = [str(script), *map(str, arguments)]
+    runpy.run_path(str(script), run_name='__main__')
+
+
+class Run:
+    """A training process.
+
+    Args:
+        arguments: Of the script.
+        cwd (Path): Where it runs; what it prints goes to ``log.txt`` there.
+        limit (int, optional): The largest file it may write, in bytes.
+        path (str, optional): A folder to import from.
+        log (Path, optional): Another file for what it prints.
+        script (Path): The script; ours by default.
+    """
+
+    def __init__(self, *arguments, cwd, limit=None, path=None, log=None, script=TRAIN):
+        self.log = Path(log or Path(cwd) / 'log.txt')
+        self.log.unlink(missing_ok=True)
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(['helpers.preloaded'])
+        self.process = context.Process(
+            target=_train, args=(str(script), arguments, str(cwd), str(self.log), limit, [path] if path else [])
+        )
+        self.process.start()
+
+    @property
+    def printed(self):
+        return self.log.read_text(errors='replace') if self.log.exists() else ''
+
+    def wait(self, seconds=300):
+        """Wait for the end; returns the exit status, negative for a signal."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f'still running after {seconds} s:\n{self.printed[-3000:]}'
+        return self.process.exitcode
+
+    def wait_for(self, condition, seconds=120):
+        """Wait until ``condition()`` holds, while the process runs."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.is_alive() and time.monotonic() < end, self.printed[-3000:]
+            time.sleep(0.002)
+
+    def kill(self, number):
+        """Send a signal to the process and its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)

@@ -1,7 +1,0 @@
-"""What the server that forks training processes imports once."""
-
-import mmengine.runner  # noqa: F401
-import mmpretrain.datasets  # noqa: F401
-import mmpretrain.models  # noqa: F401
-
-import mlp_backbones.launch  # noqa: F401
