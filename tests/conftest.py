@@ -4,20 +4,29 @@ import gc
 import logging
 import runpy
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
-from mmengine.registry import DefaultScope
+from mmengine.utils import ManagerMixin
 
 from mlp_backbones.datasets import make_shapes
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 
+def managed(cls=ManagerMixin):
+    """The classes of which mmengine keeps instances by name: loggers, visualizers, scopes and others."""
+    return {cls}.union(*map(managed, cls.__subclasses__()))
+
+
 @pytest.fixture(autouse=True)
-def own_scope(monkeypatch):
-    """A runner sets mmengine's default scope for the whole process: for one test only, here."""
-    monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
+def own_instances():
+    """A runner makes instances for the whole process, some with files of its work folder: here for one test only."""
+    before = {cls: cls._instance_dict.copy() for cls in managed()}
+    yield
+    for cls in managed():
+        cls._instance_dict = before.get(cls, OrderedDict())
 
 
 @pytest.fixture(autouse=True, scope='module')
