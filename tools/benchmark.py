@@ -9,9 +9,13 @@ A candidate is
   timm/NAME:key=value,...        a model of timm, without its classifier
   mmpretrain/NAME:key=value,...  a backbone of mmpretrain
   MODULE:FUNCTION                whatever a function makes, in a module or a .py file
+  CONFIG.py                      a whole model with one of our backbones, from the image to boxes, masks or classes,
+                                 untrained, as tools/export.py exports it
 
 and may end in @ and what is done with it, separated by commas: deploy (folded), channels_last, bf16 (weights and
-images), autocast (bf16 where torch chooses), compile. {size} in an argument stands for the size being measured:
+images), autocast (bf16 where torch chooses), compile; or onnxruntime or openvino (in that engine instead of torch, at
+this size only), with openvino also bf16, and with either int8 (calibrated on random images: for its speed). {size} in
+an argument stands for the size being measured:
 
   python tools/benchmark.py GMLP:arch=s16 "GMLP:arch=s16,token_mixing=resize,img_size={size}" --sizes 448
 
@@ -37,6 +41,7 @@ import platform
 import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,14 +50,18 @@ import torch
 from torch.utils.benchmark import timer
 
 import mlp_backbones
-from mlp_backbones.deploy.export import parse_size, tensors_of
+from mlp_backbones.apis.zoo import build_model
+from mlp_backbones.deploy import graph, heads, runtime
+from mlp_backbones.deploy.export import TensorModel, parse_size, tensors_of
+from mlp_backbones.engine.preflight import load_model_config
 from mlp_backbones.models.backbones.base import BaseBackbone
 from mlp_backbones.utils.cli import check_target, run_tool
 from mlp_backbones.utils.errors import UserError
 from mlp_backbones.utils.files import written_whole
 
 OURS = [name for name in mlp_backbones.__all__ if name.endswith('MLP')]
-MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile')
+ENGINES = ('onnxruntime', 'openvino')
+MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile', *ENGINES, 'int8')
 CLEAR_PEAK = Path('/proc/self/clear_refs')  # of Linux
 ORIGINAL = 'original/'  # what the results call the functions of a .py file
 SUITE = Path(__file__).resolve().parents[1] / 'docs/benchmark.json'
@@ -76,7 +85,16 @@ class Candidate(NamedTuple):
     def name(self) -> str:
         """As it was given, without the folder of a file."""
         source, colon, rest = self.text.partition(':')
-        return f'{ORIGINAL}{rest}' if source.endswith('.py') else source + colon + rest
+        return f'{ORIGINAL}{rest}' if source.endswith('.py') and colon else source + colon + rest
+
+    @property
+    def engine(self) -> str | None:
+        """Of ``ENGINES``, or None for torch."""
+        return next((name for name in ENGINES if name in self.modifiers), None)
+
+    @property
+    def inference_only(self) -> bool:
+        return self.engine is not None or self.text.partition('@')[0].endswith('.py')
 
     def built(self, size: tuple[int, int]) -> torch.nn.Module:
         try:
@@ -89,6 +107,8 @@ class Candidate(NamedTuple):
         model = self.built(size)
         if 'deploy' in self.modifiers:
             fold(model)
+        if self.engine:
+            return in_engine(model, images(model, batch, size, 'cpu'), self.engine, self.modifiers)
         model = model.to(
             device,
             torch.bfloat16 if 'bf16' in self.modifiers else None,
@@ -97,7 +117,7 @@ class Candidate(NamedTuple):
         if 'compile' in self.modifiers:
             model = torch.compile(model)
 
-        x = torch.rand(batch, 3, *size, device=device)
+        x = images(model, batch, size, device)
         if 'bf16' in self.modifiers:
             x = x.bfloat16()
         if 'channels_last' in self.modifiers:
@@ -116,9 +136,45 @@ class Candidate(NamedTuple):
         return step
 
 
+def images(model: torch.nn.Module, batch: int, size: tuple[int, int], device: str) -> torch.Tensor:
+    """Random images for a model: uint8 for a whole one."""
+    if isinstance(model, graph.Whole):
+        return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, device=device)
+    return torch.rand(batch, 3, *size, device=device)
+
+
+def whole(config: str) -> graph.Whole:
+    """The whole model of a config, untrained."""
+    cfg = load_model_config(config)
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg).eval()
+    return graph.Whole(model, graph.metadata(cfg, model, Path(config).stem))
+
+
+def in_engine(model: torch.nn.Module, x: torch.Tensor, engine: str, modifiers: tuple[str, ...]) -> Callable[[], None]:
+    """One step of a model in ONNX Runtime or OpenVINO."""
+    from mlp_backbones.deploy import quantize
+
+    if isinstance(model, graph.Whole) and isinstance(model.core, heads.Detector):
+        model.core.suppress = heads.nms_operator()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ('model.xml' if engine == 'openvino' and 'int8' in modifiers else 'model.onnx')
+        source = path.with_suffix('.onnx')
+        load('onnx', 'save')(graph.to_onnx(graph.trace(model, (x,), None), ['image'], None), source)
+        if 'int8' in modifiers:
+            nncf, made = importlib.import_module('nncf'), quantize.load(source, path.suffix)
+            nncf.set_log_level('ERROR')
+            data = nncf.Dataset([x.numpy()], lambda batch: {'image': batch})
+            quantize.save(nncf.quantize(made, data, **quantize.settings(1, quantize.around(made))), '', path)
+        precision = {'precision': 'bfloat16'} if 'bf16' in modifiers else {}
+        run = runtime.ENGINES[engine](str(path), torch.get_num_threads(), **precision)[2]
+    batch = x.numpy()
+    return lambda: run(batch)
+
+
 def fold(model: torch.nn.Module) -> None:
     """Switch to the deploy form: ours, or what the other implementation has for it."""
-    if isinstance(model, BaseBackbone):
+    if isinstance(model, (BaseBackbone, graph.Whole)):
         mlp_backbones.reparameterize(model, inplace=True)
     elif hasattr(model, 'switch_to_deploy'):
         model.switch_to_deploy()
@@ -134,6 +190,9 @@ def parse(text: str) -> Candidate:
     modifiers = tuple(filter(None, after.split(',')))
     if unknown := set(modifiers) - set(MODIFIERS):
         raise UserError(f'{text!r}: unknown {", ".join(sorted(unknown))} after @; there is {", ".join(MODIFIERS)}')
+    engines = set(ENGINES) & set(modifiers)
+    if len(engines) > 1 or ('int8' in modifiers and not engines):
+        raise UserError(f'{text!r}: one of {", ".join(ENGINES)} is needed after @, which runs the model')
     name, _, arguments = body.partition(':')
     library, _, model = name.partition('/')
     if name in OURS:
@@ -146,6 +205,8 @@ def parse(text: str) -> Candidate:
         make = load('mmpretrain.models', 'BACKBONES').get(model)
         if make is None:
             raise UserError(f'{text!r}: mmpretrain has no model {model!r}')
+    elif name.endswith('.py') and not arguments:
+        return Candidate(text, lambda size: whole(name), modifiers)
     elif arguments.isidentifier():
         return Candidate(text, lambda size: load(name, arguments)(), modifiers)
     else:
@@ -184,10 +245,15 @@ def keywords(arguments: str, size: tuple[int, int]) -> dict:
 
 
 def counts(candidate: Candidate, size: tuple[int, int]) -> tuple[int, float]:
-    """Parameters, and multiply-adds for one image, of the form that was trained."""
+    """Parameters, and multiply-adds for one image, of the form that was trained.
+
+    Those of a whole model are its backbone's, neck's and head's; of a two-stage detector without its second stage.
+    """
     from fvcore.nn import FlopCountAnalysis
 
     model = candidate.built(size)
+    if isinstance(model, graph.Whole):
+        model = TensorModel(model.core.model)
     counted = FlopCountAnalysis(model, torch.zeros(1, 3, *size))
     parameters = sum(p.numel() for p in model.parameters())
     return parameters, counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
@@ -255,7 +321,7 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
             share=2 * count * batch * (3 if train else 1) / seconds / rates[dtype],
             product=rates[dtype],
         )
-        if memory:
+        if memory and not candidate.engine:
             with multiprocessing.get_context('spawn').Pool(1) as pool:
                 row['memory'] = pool.apply(memory_of, (candidate.text, size, batch, device, train))
         rows.append(row)
@@ -349,6 +415,10 @@ def main() -> None:
     place = place_of(device)
     groups = groups_of(args)
     parsed = [[parse(candidate) for candidate in group.candidates] for group in groups]
+    for group, candidates in zip(groups, parsed):
+        for candidate in candidates:
+            if group.train and candidate.inference_only:
+                raise UserError(f'{candidate.text!r} is for inference: --step inference')
     print(f'{place}, median of {args.rounds} rounds', flush=True)
     results: list[dict] = []
     table = None

@@ -191,7 +191,7 @@ def stepped(steps: Sequence[int]) -> dict[int, Any]:
     return {0: dim('batch', min=1, max=4096), **sides}
 
 
-def trace(module: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple) -> Any:
+def trace(module: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple | None) -> Any:
     """``torch.export`` without its warnings."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -222,7 +222,7 @@ def _onnx_nms() -> Any:
     return translate
 
 
-def to_onnx(program: Any, inputs: list[str], outputs: list[str], opset: int | None = None) -> Any:
+def to_onnx(program: Any, inputs: list[str], outputs: list[str] | None, opset: int | None = None) -> Any:
     """Return the ONNX model of a ``torch.export`` program, with named inputs and outputs.
 
     Raises:

@@ -51,6 +51,13 @@ def load(path: Path, suffix: str) -> Any:
     return onnx.load(path)
 
 
+def around(model: Any) -> list[str]:
+    """Return the names of the operations before the first layer and behind the last, which stay in float."""
+    from nncf.common.factory import build_graph
+
+    return around_the_model(build_graph(model))
+
+
 def save(model: Any, description: str, path: Path) -> None:
     """Write what NNCF returned, with the description of the file that it was made of."""
     if path.suffix == '.xml':
@@ -111,14 +118,12 @@ class Quantizer:
     def __init__(
         self, path: Path, suffix: str, images: Sequence[np.ndarray], evaluation: Evaluation, max_drop: float
     ) -> None:
-        from nncf.common.factory import build_graph
-
         self.path, self.evaluation, self.max_drop = path, evaluation, max_drop
         self.runtime = open_runtime(path, ENGINES[suffix])
         self.model = load(path, suffix)
         if any(int8_layers(self.model).values()):
             raise UserError(f'{path} is in int8 already')
-        self.around = around_the_model(build_graph(self.model))
+        self.around = around(self.model)
         self.images = [batch_of(self.runtime, image) for image in images]
         metrics = evaluation.score(self.runtime)
         self.before = judged(metrics)
@@ -136,7 +141,7 @@ class Quantizer:
         """
         import nncf
 
-        return nncf.quantize(self.model, self._calibration(), **self._settings(smooth))
+        return nncf.quantize(self.model, self._calibration(), **settings(len(self.images), self.around, smooth))
 
     def controlled(self) -> Any:
         """Return a model with those layers in float that NNCF found to lose most.
@@ -145,7 +150,7 @@ class Quantizer:
         """
         import nncf
 
-        settings = self._settings(smooth=False)
+        kwargs = settings(len(self.images), self.around)
         return nncf.quantize_with_accuracy_control(
             self.model,
             self._calibration(),
@@ -153,36 +158,15 @@ class Quantizer:
             self._validator(),
             max_drop=self.max_drop,
             drop_type=nncf.DropType.ABSOLUTE,
-            advanced_quantization_parameters=settings.pop('advanced_parameters'),
+            advanced_quantization_parameters=kwargs.pop('advanced_parameters'),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKED),
-            **settings,
+            **kwargs,
         )
 
     def _calibration(self) -> Any:
         import nncf
 
         return nncf.Dataset(self.images, lambda batch: {'image': batch})
-
-    def _settings(self, smooth: bool) -> dict[str, Any]:
-        """Return the settings of NNCF, which were chosen by measurement, see docs/deploy.md.
-
-        Activations are asymmetric, and weights have a scale for each channel: NNCF's settings for transformers. Those
-        of depthwise convolutions get one scale too: NNCF would move their scales in front of the permutation, where
-        they are no longer of channels, but of rows, and the file would take images of one height only.
-        """
-        import nncf
-        from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
-
-        alpha = 0.95 if smooth else -1
-        alphas = AdvancedSmoothQuantParameters(convolution=alpha, matmul=alpha)
-        return dict(
-            subset_size=len(self.images),
-            model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(names=self.around, validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=alphas, activations_quantization_params=QuantizationParameters(per_channel=False)
-            ),
-        )
 
     def _validator(self) -> Callable[[Any, Iterable[int]], tuple[float, list[float]]]:
         """Return what NNCF asks for the accuracy of a model: on all images, or, to rank the layers, on some of them.
@@ -202,6 +186,33 @@ class Quantizer:
             return statistics.mean(agreements), agreements
 
         return validate
+
+
+def settings(images: int, around: Sequence[str] = (), smooth: bool = False) -> dict[str, Any]:
+    """Return the settings of NNCF, which were chosen by measurement, see docs/deploy.md.
+
+    Activations are asymmetric, and weights have a scale for each channel: NNCF's settings for transformers. Those
+    of depthwise convolutions get one scale too: NNCF would move their scales in front of the permutation, where
+    they are no longer of channels, but of rows, and the file would take images of one height only.
+
+    Args:
+        images (int): That it is calibrated on.
+        around (Sequence[str]): Names of the operations that stay in float.
+        smooth (bool): Move outliers of activations into the weights first. Defaults to False.
+    """
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
+
+    alpha = 0.95 if smooth else -1
+    return dict(
+        subset_size=images,
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=nncf.IgnoredScope(names=list(around), validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=alpha, matmul=alpha),
+            activations_quantization_params=QuantizationParameters(per_channel=False),
+        ),
+    )
 
 
 def batch_of(runtime: Runtime, image: np.ndarray) -> np.ndarray:

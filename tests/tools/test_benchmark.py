@@ -4,7 +4,7 @@ import json
 import runpy
 
 import pytest
-from helpers import ROOT
+from helpers import CONFIGS, ROOT
 
 PEER = """
 import torch
@@ -81,14 +81,33 @@ def test_training_memory_and_other_libraries(run_script, tmp_path):
 
 
 @pytest.mark.slow
-def test_bfloat16(run_script):
-    """Slow where the CPU has no instructions for the matrix product that it is compared with."""
-    ours = 'ConvMLP:arch=s,out_indices=0'
+def test_engines_and_whole_models(run_script, tmp_path):
+    for package in ('onnx', 'onnxruntime', 'openvino', 'nncf'):
+        pytest.importorskip(package)
+    ours = 'ConvMLP:arch=s,out_indices=0@deploy'
+    config = str(CONFIGS / 'classification/convmlp_s_shapes.py')
+    candidates = [ours, *(f'{ours},{engine}' for engine in ('onnxruntime', 'openvino', 'openvino,int8'))]
+    candidates += [config, f'{config}@onnxruntime,int8']
     code, said = run_script(
-        *('benchmark.py', f'{ours}@bf16', f'{ours}@deploy,autocast', '--sizes', '64', '--rounds', '1'),
-        *('--step', 'inference', '--no-memory'),
+        *('benchmark.py', *candidates, '--sizes', '64', '--rounds', '1', '--step', 'inference'),
+        *('--out', tmp_path / 'x.json'),
     )
-    assert code == 0 and said.count('| inference |') == 2, said
+    assert code == 0, said
+    rows = json.loads((tmp_path / 'x.json').read_text())['results']
+    assert [row['backbone'] for row in rows] == candidates
+    assert len({row['macs'] for row in rows[:4]}) == len({row['macs'] for row in rows[4:]}) == 1
+    assert ['memory' in row for row in rows] == [True, False, False, False, True, False]
+
+
+def test_bfloat16():
+    tool = runpy.run_path(str(ROOT / 'tools/benchmark.py'))
+    # A CPU without instructions for it takes minutes for the matrix product of the benchmark.
+    tool['measure'].__globals__['PRODUCT'] = 64
+    ours = 'ConvMLP:arch=s,out_indices=0'
+    candidates = [tool['parse'](f'{ours}@{modifiers}') for modifiers in ('bf16', 'deploy,autocast')]
+    rows = tool['measure'](candidates, (64, 64), 1, 1, 'cpu', train=False, memory=False)
+    assert [row['backbone'] for row in rows] == [candidate.name for candidate in candidates]
+    assert rows[0]['product'] == rows[1]['product'] > 0
 
 
 @pytest.mark.parametrize(
@@ -96,6 +115,10 @@ def test_bfloat16(run_script):
     [
         (['ConvMPL'], "'ConvMPL' is not a candidate: ConvMLP, ResMLP, GMLP, RepMLP, timm/NAME, mmpretrain/NAME"),
         (['ConvMLP@fast'], 'unknown fast after @; there is deploy, channels_last'),
+        (['ConvMLP@int8'], "'ConvMLP@int8': one of onnxruntime, openvino is needed after @, which runs the model"),
+        (['ConvMLP@onnxruntime,openvino'], 'one of onnxruntime, openvino is needed after @'),
+        (['ConvMLP@onnxruntime', '--step', 'training'], "'ConvMLP@onnxruntime' is for inference: --step inference"),
+        (['lost.py', '--step', 'inference'], 'the config lost.py does not exist'),
         (['ConvMLP:arch'], "'arch' is not of the form key=value"),
         (['ConvMLP:arch=huge', 'lost.py:tiny'], "ConvMLP has no arch 'huge'"),
         (['timm/resmlp_13'], "timm has no model 'resmlp_13'"),
