@@ -6,45 +6,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS
-from helpers.families import FAMILIES, TINY, named, randomise
+from helpers.families import FAMILIES, named, randomise
 from helpers.outliers import add_outliers
+from helpers.whole_models import CLASSIFICATION, WHOLE, small
 from mmengine.config import Config
 
-from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, reparameterize
+from mlp_backbones import GMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.deploy import evaluate, graph, quantize, runtime
 from mlp_backbones.deploy.layers import int8_layers
-from mlp_backbones.engine.preflight import load_model_config
 
 pytest.importorskip('nncf')
 onnx = pytest.importorskip('onnx')
 
-CLASSIFICATION = CONFIGS / 'classification/convmlp_s_shapes.py'
-SEGMENTATION = CONFIGS / 'segmentation/fpn_convmlp_s_shapes.py'
-RETINANET = CONFIGS / 'detection/retinanet_convmlp_s_fpn_shapes.py'
-DATA = {CLASSIFICATION: 'imagenet', SEGMENTATION: 'ade', RETINANET: 'coco'}
+TASKS = dict(classification='imagenet', segmentation='ade', detection='coco')
 
 
-def small(config, cls=ConvMLP):
-    """A config with a small backbone."""
-    cfg = load_model_config(str(config))
-    arch = TINY[cls]
-    extra = dict(final_norm=True, out_indices=-1) if 'head' in cfg.model else {}
-    cfg.model.backbone = dict(type=f'mlp_backbones.{cls.__name__}', **arch, **extra)
-    channels = [arch['arch'][key] for key in ('channels', 'dims') if key in arch['arch']]
-    if cls is ConvMLP:
-        channels = [channels[0], *channels[1]]
-    else:
-        channels = list(channels[0]) if cls is RepMLP else [arch['arch']['dim']]
-    if 'head' in cfg.model:
-        cfg.model.head.in_channels = channels[-1]
-    else:
-        cfg.model.neck.in_channels = channels
-    return cfg
-
-
-def exported(cfg, path, hard=False, fold=True):
+def write_whole(cfg, path, hard=False, fold=True):
     """Write a model of random weights, whose outputs are far from equal."""
     torch.manual_seed(0)
     model = randomise(build_model(cfg), token_std=0.2).eval()
@@ -201,7 +179,7 @@ class Likeness:
 def test_outliers_cost_less_than_with_the_defaults_of_nncf(cls, tmp_path):
     import nncf
 
-    path = exported(small(CLASSIFICATION, cls), tmp_path / 'model.onnx', hard=True)
+    path = write_whole(small(CLASSIFICATION, cls), tmp_path / 'model.onnx', hard=True)
     quantizer = quantize.Quantizer(path, '.xml', [scene(number) for number in range(24)], Likeness(path), 0.15)
     ignored = nncf.IgnoredScope(names=quantizer.around, validate=False)
     naive = nncf.quantize(quantizer.model, quantizer._calibration(), ignored_scope=ignored)
@@ -217,7 +195,7 @@ def test_outliers_cost_less_than_with_the_defaults_of_nncf(cls, tmp_path):
 
 @pytest.mark.slow
 def test_layers_return_to_float_until_accuracy_is_kept(tmp_path):
-    path = exported(small(CLASSIFICATION), tmp_path / 'model.onnx', hard=True)
+    path = write_whole(small(CLASSIFICATION), tmp_path / 'model.onnx', hard=True)
     quantizer = quantize.Quantizer(path, '.xml', [scene(number) for number in range(24)], Likeness(path), 0.2)
     report = quantize.quantize(quantizer, tmp_path / 'out.xml')
     assert report['drop'] <= 0.2 and report['fell_back'] and report['layers']['int8']
@@ -226,12 +204,17 @@ def test_layers_return_to_float_until_accuracy_is_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('config, suffix', [(CLASSIFICATION, '.onnx'), (SEGMENTATION, '.xml'), (RETINANET, '.xml')])
-def test_the_tool_writes_a_file_that_runs(config, suffix, shapes, run_script, tmp_path):
-    cfg = small(config)
-    cfg.dump(tmp_path / 'config.py')
-    path = exported(cfg, tmp_path / 'model.onnx')
-    out, root = tmp_path / f'out{suffix}', f'data_root={shapes / DATA[config]}/'
+@pytest.mark.parametrize(
+    'task, name, suffix',
+    [
+        ('classification', 'model.onnx', '.onnx'),
+        ('segmentation', 'model.xml', '.xml'),
+        ('detection', 'model.onnx', '.xml'),
+    ],
+)
+def test_the_tool_writes_a_file_that_runs(task, name, suffix, exported, shapes, run_script, tmp_path):
+    path, config = exported(task) / name, WHOLE[task]
+    out, root = tmp_path / f'out{suffix}', f'data_root={shapes / TASKS[task]}/'
     options = ('--max-drop', 0.5, '--images', 6, '--cfg-options', root)
     code, said = run_script('quantize.py', config, path, out, *options)
     assert code == 0, said

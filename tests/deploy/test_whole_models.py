@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,39 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from filelock import FileLock
 from helpers import CONFIGS, ROOT, build
 from helpers.families import TINY
 from helpers.pages import blocks
+from helpers.whole_models import WHOLE, detector, small
 from mmengine.config import Config
 
-import mlp_backbones
-from mlp_backbones import reparameterize
+from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.inference import Predictor
-from mlp_backbones.engine.preflight import load_model_config
 
 if not hasattr(torch.library, 'custom_op'):
     pytest.skip('export needs torch 2.6', allow_module_level=True)
 
 from mlp_backbones.deploy import graph, heads, runtime
 
-ARCH = TINY[mlp_backbones.ConvMLP]['arch']
-RETINANET = CONFIGS / 'detection/retinanet_convmlp_s_fpn_shapes.py'
-MASKRCNN = CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_shapes.py'
-SEGMENTATION = CONFIGS / 'segmentation/fpn_convmlp_s_shapes.py'
-CLASSIFICATION = CONFIGS / 'classification/convmlp_s_shapes.py'
-
-
-def small(config: Path):
-    """A config with a small ConvMLP."""
-    cfg = load_model_config(str(config))
-    cfg.model.backbone.update(arch=ARCH, init_cfg=None)
-    channels = [ARCH['channels'], *ARCH['dims']]
-    if 'neck' in cfg.model and 'in_channels' in cfg.model.neck:
-        cfg.model.neck.in_channels = channels
-    if 'head' in cfg.model:
-        cfg.model.head.in_channels = channels[-1]
-    return cfg
+ARCH = TINY[ConvMLP]['arch']
 
 
 def of_mmdet(name: str):
@@ -58,22 +39,9 @@ def of_mmdet(name: str):
     return cfg
 
 
-def detector(cfg):
-    """Random weights of which every score is high enough to be kept, and different from all others."""
-    torch.manual_seed(0)
-    model = build(cfg).eval()
-    for name, module in model.named_modules():
-        if name.endswith(('retina_cls', 'conv_cls', 'atss_cls', 'fc_cls', 'rpn_cls')):
-            torch.nn.init.normal_(module.weight, std=1.0 if name.endswith('fc_cls') else 0.1)
-            torch.nn.init.constant_(module.bias, 0 if name.endswith('fc_cls') else -2)
-        if name.endswith(('retina_reg', 'conv_reg', 'atss_reg', 'fc_reg', 'rpn_reg')):
-            torch.nn.init.normal_(module.weight, std=0.03)
-    return model
-
-
 DETECTORS = {
-    'RetinaNet': lambda: small(RETINANET),
-    'Mask R-CNN': lambda: small(MASKRCNN),
+    'RetinaNet': lambda: small(WHOLE['detection']),
+    'Mask R-CNN': lambda: small(WHOLE['instances']),
     'FCOS': lambda: of_mmdet('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'),
     'ATSS': lambda: of_mmdet('atss/atss_r50_fpn_1x_coco.py'),
     'Faster R-CNN': lambda: of_mmdet('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'),
@@ -138,11 +106,11 @@ def test_what_is_missing_has_no_score_and_no_label():
     assert torch.equal(found[0], torch.stack([boxes[0, 2], boxes[0, 0], torch.zeros(4), torch.zeros(4)])[None])
 
 
-@pytest.mark.parametrize('config', [RETINANET, SEGMENTATION, CLASSIFICATION], ids=lambda p: p.parent.name)
-def test_images_are_prepared_as_the_framework_prepares_them(config):
-    cfg = small(config)
+@pytest.mark.parametrize('task', ['detection', 'segmentation', 'classification'])
+def test_images_are_prepared_as_the_framework_prepares_them(task):
+    cfg = small(WHOLE[task])
     model = build(cfg).eval()
-    settings = graph.metadata(cfg, model, config.stem)
+    settings = graph.metadata(cfg, model, 'x')
     image = torch.randint(0, 256, (1, 3, 128, 160), dtype=torch.uint8)
     x, size = graph.Preprocess(settings)(image)
     torch.testing.assert_close(x, model.data_preprocessor(dict(inputs=list(image)))['inputs'])
@@ -187,48 +155,9 @@ def test_masks_are_encoded_as_pycocotools_encodes_them():
         assert runtime.encode_mask(mask) == dict(size=[37, 53], counts=expected['counts'].decode())
 
 
-EXPORTED = {
-    'detection': RETINANET,
-    'instances': MASKRCNN,
-    'segmentation': SEGMENTATION,
-    'classification': CLASSIFICATION,
-}
-
-
-@pytest.fixture(scope='session')
-def exported(tmp_path_factory):
-    """Task -> a folder with config, weights, images and the exported files, made once for all processes."""
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
-
-    def export(task: str) -> Path:
-        whole, folder = root / f'exported_{task}', root / f'partial_{task}'
-        with FileLock(root / f'{task}.lock'):
-            if not whole.exists():
-                make(task, folder)
-                folder.rename(whole)
-        return whole
-
-    def make(task: str, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        cfg = small(EXPORTED[task])
-        cfg.dump(folder / 'config.py')
-        model = detector(cfg)
-        torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
-        for number, size in enumerate([(120, 160), (77, 201), (128, 128)]):
-            image = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
-            cv2.imwrite(str(folder / f'{number}.png'), cv2.GaussianBlur(image, (0, 0), 5))
-        for suffix in ('.onnx', '.xml') if task == 'segmentation' else ('.onnx',):
-            tool = [sys.executable, CONFIGS.parent / 'tools/export.py', folder / 'config.py', folder / 'weights.pth']
-            done = subprocess.run([*tool, folder / f'model{suffix}'], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-3000:]
-
-    return export
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
-@pytest.mark.parametrize('task', EXPORTED)
+@pytest.mark.parametrize('task', WHOLE)
 def test_the_file_predicts_what_openmmlab_predicts(task, engine, exported):
     pytest.importorskip(engine)
     folder = exported(task)
@@ -262,23 +191,18 @@ def test_the_file_predicts_what_openmmlab_predicts(task, engine, exported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'config',
-    ['classification/resmlp_p8', 'classification/gmlp_p8', 'classification/repmlp_t224', 'segmentation/sfp_resmlp_p8'],
+    'config, cls',
+    [(WHOLE['classification'], cls) for cls in (ResMLP, GMLP, RepMLP)]
+    + [(CONFIGS / 'segmentation/sfp_resmlp_p8_shapes.py', ResMLP)],
 )
-def test_windowed_families_take_any_size(config):
+def test_windowed_families_take_any_size(config, cls):
     onnxruntime = pytest.importorskip('onnxruntime')
-    cfg = load_model_config(str(CONFIGS / f'{config}_shapes.py'))
+    cfg = small(config, cls)
     torch.manual_seed(0)
-    cls = getattr(mlp_backbones, cfg.model.backbone.type.rpartition('.')[2])
-    cfg.model.backbone.update(TINY[cls])
-    dims = TINY[cls]['arch'].get('channels') or [TINY[cls]['arch']['dim']]
-    for part in ('head', 'neck'):
-        if 'in_channels' in (cfg.model.get(part) or {}):
-            cfg.model[part].in_channels = dims[-1]
     model = reparameterize(build(cfg).eval(), inplace=True)
     settings = graph.metadata(cfg, model, 'x')
     whole = graph.whole_onnx(model, settings).SerializeToString(deterministic=True)
-    if 'resmlp' in config:  # exported twice, files are equal
+    if cls is GMLP:  # exported twice, files are equal
         assert graph.whole_onnx(model, settings).SerializeToString(deterministic=True) == whole
     session = onnxruntime.InferenceSession(whole)
     for batch, height, width in ((1, 40, 33), (2, 97, 150), (1, 64, 128)):  # of one tile or window, and of several
