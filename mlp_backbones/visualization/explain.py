@@ -124,11 +124,11 @@ def receptive_fields(backbone: BaseBackbone, inputs: Sequence[Tensor]) -> dict[s
     return {name: field / field.max().clamp_min(1e-12) for name, field in total.items()}
 
 
-def side_of(field: Tensor, share: float) -> int | None:
+def side_of(field: Tensor, share: float) -> int:
     """Return the side of the square around the center, in pixels, that holds a share of a receptive field."""
-    rows, columns = field.shape
-    for half in range(max(rows, columns)):
-        top, left = max(rows // 2 - half, 0), max(columns // 2 - half, 0)
-        if field[top : rows // 2 + half + 1, left : columns // 2 + half + 1].sum() >= share * field.sum():
-            return 2 * half + 1
-    return None
+    row, column = (side // 2 for side in field.shape)
+    for half in range(max(field.shape)):
+        square = field[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+        if square.sum() >= share * field.sum():
+            break
+    return 2 * half + 1
