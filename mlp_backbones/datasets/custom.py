@@ -22,7 +22,7 @@ class CustomDataset(MMPretrainCustomDataset):
         data_list = super().load_data_list()
         if self.ann_file or not self.with_label or self.CLASSES is None:
             return data_list
-        folders: list[str] = list(self.folder_to_idx)
+        folders = list(self.folder_to_idx)
         labels = {name: label for label, name in enumerate(self.CLASSES)}
         missing = [name for name in labels if name not in folders]
         unknown = [name for name in folders if name not in labels]
@@ -31,5 +31,5 @@ class CustomDataset(MMPretrainCustomDataset):
                 f'{self.img_prefix} must have a folder for each class name and no other: '
                 f'missing {", ".join(missing) or "none"}; unknown {", ".join(unknown) or "none"}'
             )
-        self.folder_to_idx = labels
+        self.folder_to_idx: dict[str, int] = labels
         return [{**info, 'gt_label': labels[folders[info['gt_label']]]} for info in data_list]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+from PIL import Image
 
 from ..utils.config import class_heads
 from ..utils.errors import DataError
@@ -76,40 +77,28 @@ class GuardedPipeline(Compose):
         files = files_of(info)
         try:
             out = super().__call__(info)
-            found = None if out is None else self._doubt(files, out.get('data_samples'))
         except (DataError, ImportError, MemoryError):
             raise
         except Exception as error:
-            found = self._fault(files, error)
-            if found is None:
-                raise
-        if found is None:
-            return out
-        self.faults.add(*found)
-        return None
-
-    def _fault(self, files: list[str], error: Exception) -> tuple[str, str] | None:
-        """Return (file, problem) for the file that is behind an error, or None."""
-        for path in files:
-            if not os.path.exists(path) and not isinstance(error, FileNotFoundError):
-                return path, f'{type(error).__name__}: {error}'  # on a server: nobody knows
-            if problem := image_problem(path):
-                return path, problem
-        return None
-
-    def _doubt(self, files: list[str], sample: Any) -> tuple[str, str] | None:
-        """Return (file, problem) for a file that was loaded and cannot be learned from, or None."""
+            for path in files:
+                unknown = not os.path.exists(path) and not isinstance(error, FileNotFoundError)  # on a server
+                if problem := f'{type(error).__name__}: {error}' if unknown else image_problem(path):
+                    self.faults.add(path, problem)
+                    return None
+            raise
         for path in files:
             if problem := quick_problem(path, decoded=True):
-                return path, problem
-        labels = getattr(getattr(sample, 'gt_sem_seg', None), 'data', None)
-        if labels is None:
-            return None
-        path = sample.metainfo.get('seg_map_path')
-        if problem := label_problem(labels, self.heads):
-            raise DataError(f'{path}: {problem}. {HELP}')
-        problem = size_problem(path, sample.metainfo.get('ori_shape'))
-        return (path, problem) if problem else None
+                self.faults.add(path, problem)
+                return None
+        sample: Any = out and out.get('data_samples')
+        if hasattr(sample, 'gt_sem_seg'):
+            path = sample.metainfo.get('seg_map_path')
+            if problem := label_problem(sample.gt_sem_seg.data, self.heads):
+                raise DataError(f'{path}: {problem}. {HELP}')
+            if problem := size_problem(path, sample.metainfo.get('ori_shape')):
+                self.faults.add(path, problem)
+                return None
+        return out
 
 
 def files_of(info: dict) -> list[str]:
@@ -133,8 +122,6 @@ def size_problem(path: Any, size: tuple[int, int] | None) -> str | None:
     """Return how a label map differs in size from its image, (height, width), or None."""
     if size is None or not path or not os.path.exists(path):  # on a server
         return None
-    from PIL import Image
-
     with Image.open(path) as labels:  # its header
         width, height = labels.size
     return None if (height, width) == tuple(size) else f'is {width}x{height} pixels; its image is {size[1]}x{size[0]}'

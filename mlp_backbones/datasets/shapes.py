@@ -7,11 +7,13 @@ backgrounds. Every image follows from the seed, the task, the split and its numb
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from ..utils.errors import InvalidValue
 
@@ -39,17 +41,11 @@ TASKS = {
 
 
 class Scene(NamedTuple):
-    """An image and its objects.
+    """An image and its objects."""
 
-    Attributes:
-        image (np.ndarray): (H, W, 3), uint8, RGB.
-        categories (list[int]): Of each object, an index into ``CLASSES``.
-        owners (np.ndarray): (H * SCALE, W * SCALE), uint8: 0 where the background is seen, k where the k-th object is.
-    """
-
-    image: np.ndarray
-    categories: list[int]
-    owners: np.ndarray
+    image: np.ndarray  # (H, W, 3), uint8, RGB
+    categories: list[int]  # of each object, an index into CLASSES
+    owners: np.ndarray  # (H * SCALE, W * SCALE), uint8: 0 where the background is seen, k where the k-th object is
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, color: np.ndarray, contrast: float) -> np.ndarray:
@@ -73,8 +69,6 @@ def _texture(rng: np.random.Generator, height: int, width: int, color: np.ndarra
 
 def _place(rng: np.random.Generator, task: Task, category: int, owners: np.ndarray, areas: list[int]) -> Any:
     """Return the mask of another object at ``SCALE``; None where it would cover too much of those before it."""
-    import cv2
-
     for _ in range(20):
         radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
         margin = 0.9 * radius
@@ -89,17 +83,12 @@ def _place(rng: np.random.Generator, task: Task, category: int, owners: np.ndarr
     return None
 
 
-def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] | None = None) -> Scene:
-    """Draw one image.
-
-    Args:
-        rng (np.random.Generator): Where every choice comes from.
-        task (Task): Size of the image, number and radius of the objects.
-        categories (Iterable[int], optional): The objects' classes. Defaults to a random choice.
-    """
-    import cv2
-
-    if categories is None:
+def draw_scene(seed: int, name: str, split: int, index: int) -> Scene:
+    """Draw an image of a task; the split is 0 or 1, of training or validation."""
+    task, rng = TASKS[name], np.random.default_rng([seed, list(TASKS).index(name), split, index])
+    if name == 'classification':
+        categories = [index % len(CLASSES)]
+    else:
         categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1)).tolist()
     background = rng.uniform(40, 215, 3)
     owners = np.zeros((SCALE * task.size[1], SCALE * task.size[0]), np.uint8)
@@ -126,16 +115,12 @@ def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] |
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
     """Return the outlines of a mask at ``SCALE`` as COCO polygons, in image pixels."""
-    import cv2
-
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outlines = [cv2.approxPolyDP(c, 1.0, True)[:, 0] for c in contours]
     return [np.round((o + 0.5) / SCALE, 2).ravel().tolist() for o in outlines if len(o) >= 3]
 
 
 def _save(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 
@@ -189,13 +174,6 @@ def _write_imagenet(root: Path, split: int, scenes: Iterable[Scene]) -> None:
 _WRITERS = {'detection': _write_coco, 'segmentation': _write_ade, 'classification': _write_imagenet}
 
 
-def _scenes(task: str, split: int, number: int, seed: int) -> Iterator[Scene]:
-    for index in range(number):
-        rng = np.random.default_rng([seed, list(TASKS).index(task), split, index])
-        # Images of a classifier show the classes in turn.
-        yield draw_scene(rng, TASKS[task], [index % len(CLASSES)] if task == 'classification' else None)
-
-
 def make_shapes(
     root: str | os.PathLike,
     task: str,
@@ -242,7 +220,7 @@ def make_shapes(
     with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as folder:
         partial = Path(folder) / root.name
         for split, number in enumerate(num_images):
-            _WRITERS[task](partial, split, _scenes(task, split, number, seed))
+            _WRITERS[task](partial, split, (draw_scene(seed, task, split, index) for index in range(number)))
         try:
             partial.rename(root)
         except OSError:  # of the processes of a run that draw the same set, another was faster

@@ -12,19 +12,18 @@ from ..models.layers.token_mixing import TokenMixing
 from ..utils.errors import InvalidValue
 
 
-def stage_maps(backbone: BaseBackbone, x: Tensor, most: int = 4) -> dict[str, Tensor]:
-    """Return feature maps on the way through a backbone of ours.
+def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, Tensor]:
+    """Return up to four feature maps on the way through a backbone of ours, evenly spaced, the last one among them.
 
     Args:
         backbone (BaseBackbone): In eval mode.
         x (Tensor): (N, C, H, W), normalized.
-        most (int): How many, evenly spaced, the last stage among them. Defaults to 4.
 
     Returns:
         dict[str, Tensor]: What the stage is called -> its map, (N, C', H', W').
     """
     built = backbone.num_built
-    chosen = sorted({built * (i + 1) // most - 1 for i in range(most)} - {-1})
+    chosen = sorted({built * (i + 1) // 4 - 1 for i in range(4)} - {-1})
     given, backbone.out_indices = backbone.out_indices, tuple(chosen)
     try:
         maps = backbone(x)

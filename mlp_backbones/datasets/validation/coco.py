@@ -30,9 +30,8 @@ NEEDED: dict[str, dict[str, Callable[[dict], bool]]] = {
     'images': {
         'an integer or string as id': lambda entry: type(entry.get('id')) in (int, str),
         'a file_name': lambda entry: isinstance(entry.get('file_name'), str),
-        'a positive width and height': lambda entry: all(
-            _is_number(entry.get(side), 1) for side in ('width', 'height')
-        ),
+        'a positive width': lambda entry: _is_number(entry.get('width'), 1),
+        'a positive height': lambda entry: _is_number(entry.get('height'), 1),
     },
     'annotations': {
         'an integer id': lambda entry: type(entry.get('id')) is int,
@@ -103,11 +102,7 @@ def annotation_findings(node: dict, scope: str, most: float = float('inf')) -> l
 
 
 def read_json(path: str | os.PathLike) -> object:
-    """Read a JSON file.
-
-    Raises:
-        DataError: It cannot be read, or is not JSON.
-    """
+    """Read a JSON file, or raise DataError where it cannot be read, or is not JSON."""
     try:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -115,7 +110,7 @@ def read_json(path: str | os.PathLike) -> object:
 
 
 def check_coco(
-    data: object, classes: Sequence[str] | None = None, given: bool = False, test: bool = False
+    data: Any, classes: Sequence[str] | None = None, given: bool = False, test: bool = False
 ) -> list[Finding]:
     """Find what is wrong with the content of a COCO annotation file; masks are for pycocotools to read.
 
@@ -125,22 +120,27 @@ def check_coco(
         given (bool): The config names the classes, so that one without a category is an error. Defaults to False: they
             are those of a public dataset.
         test (bool): The file is going to be evaluated on, and need not have annotations. Defaults to False.
-
-    Returns:
-        list[Finding]: Errors and warnings, empty where all is well.
     """
     found = _Findings()
     categories, images, annotations = (_usable(data, part, found, test) for part in NEEDED)
     names = _names(categories, found)
     if classes and names:
         _compare_classes(list(names), classes, found, given)
-    if categories and images:  # or every annotation would be wrong
-        for key, entry in annotations.items():
-            _check_annotation(key, entry, categories, images, found)
+    for key, entry in annotations.items() if categories and images else ():  # or every annotation would be wrong
+        x, y, width, height = entry['bbox']
+        image = images.get(entry['image_id'])
+        if entry['category_id'] not in categories:
+            found.add('annotations of a category that the file does not have', key)
+        elif image is None:
+            found.add('annotations of an image that the file does not have', key)
+        elif min(width, height) < 1 or entry['area'] <= 0:
+            found.add('boxes of less than one pixel, which are left out', key, level='warning')
+        elif not (-width < x < image['width'] and -height < y < image['height']):
+            found.add('boxes wholly outside of their image', key)
     return list(found.values())
 
 
-def _usable(data: object, part: str, found: _Findings, test: bool = False) -> dict[Any, dict]:
+def _usable(data: Any, part: str, found: _Findings, test: bool = False) -> dict[Any, dict]:
     """Return the entries of a part whose fields can all be used, by their ids; the others are added to ``found``."""
     values = data.get(part) if isinstance(data, dict) else None
     if not isinstance(values, list):
@@ -185,29 +185,16 @@ def _compare_classes(there: list[str], classes: Sequence[str], found: _Findings,
         found.add('categories that the dataset does not ask for', *others, level='warning')
 
 
-def _check_annotation(key: Any, entry: dict, categories: dict, images: dict, found: _Findings) -> None:
-    x, y, width, height = entry['bbox']
-    image = images.get(entry['image_id'])
-    if entry['category_id'] not in categories:
-        found.add('annotations of a category that the file does not have', key)
-    elif image is None:
-        found.add('annotations of an image that the file does not have', key)
-    elif min(width, height) < 1 or entry['area'] <= 0:
-        found.add('boxes of less than one pixel, which are left out', key, level='warning')
-    elif not (-width < x < image['width'] and -height < y < image['height']):
-        found.add('boxes wholly outside of their image', key)
-
-
-def category_ids(data: Any) -> dict[str, int]:
+def category_ids(data: Any, path: str | os.PathLike = 'the annotation file') -> dict[str, int]:
     """Return the id of every category of a COCO file, by its name, in the file's order, which is that of the labels.
 
     Raises:
-        DataError: The categories cannot be used.
+        DataError: The categories cannot be used; ``path`` is for its message.
     """
     found = _Findings()
     ids = _names(_usable(data, 'categories', found), found)
     if found:
-        raise DataError('; '.join(map(str, found.values())))
+        raise DataError(f'{path}: {"; ".join(map(str, found.values()))}')
     return ids
 
 
@@ -217,10 +204,7 @@ def ids_of_classes(data: Any, classes: Sequence[str], path: str | os.PathLike) -
     Raises:
         DataError: A class is not a category of the file.
     """
-    try:
-        ids = category_ids(data)
-    except DataError as error:
-        raise DataError(f'{path}: {error}') from error
+    ids = category_ids(data, path)
     if missing := [name for name in classes if name not in ids]:
         raise DataError(f'{path} has no category for the classes {listed(missing)} of the model, only {listed([*ids])}')
     return [ids[name] for name in classes]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from ...utils.errors import DataError
 
@@ -22,9 +24,6 @@ def image_problem(path: str | os.PathLike, size: tuple[float, float] | None = No
         path (str | PathLike): A local file.
         size (tuple, optional): The (width, height) that the annotations say.
     """
-    import cv2
-    from PIL import Image, UnidentifiedImageError
-
     try:
         content = Path(path).read_bytes()
         if not content:
@@ -80,8 +79,6 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         DataError: The file does not exist, is not an image, or is cut short.
     """
-    import cv2
-
     image: Any = cv2.imread(str(path))
     if problem := image_problem(path) if image is None else quick_problem(path, decoded=True):
         raise DataError(f'{path}: {problem}')

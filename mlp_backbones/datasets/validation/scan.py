@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from ...utils.config import annotation_file, class_heads, place_of
 from ...utils.errors import DataError
@@ -30,15 +31,9 @@ class Problem(NamedTuple):
 class Source:
     """One dataset of a config, and what is wrong with it as a whole: its annotations, classes and pipeline.
 
-    Args:
-        split (str): 'train', 'val' or 'test'.
-        node (dict): The dataset's settings.
-        cfg (mmengine.Config): The config.
-
     Attributes:
         dataset (Sequence): Its images; empty where the framework cannot build it, or they are not single files.
         classes (list[str]): In the order of the labels.
-        problems (list[Problem]): What is wrong.
     """
 
     def __init__(self, split: str, node: dict, cfg) -> None:
@@ -122,8 +117,6 @@ def sample_problems(dataset: Any, heads: Sequence[Head], index: int) -> list[tup
 
 
 def _label_problem(dataset: Any, heads: Sequence[Head], info: dict) -> str | None:
-    from PIL import Image
-
     path = info['seg_map_path']
     pixels = np.asarray(Image.open(path))
     if pixels.ndim != 2 or pixels.dtype.kind not in 'iub' or pixels.max() > 255:  # mmseg keeps eight bits
@@ -135,15 +128,7 @@ def _label_problem(dataset: Any, heads: Sequence[Head], info: dict) -> str | Non
 
 
 def read_sources(cfg, nodes: Iterable[tuple[str, dict]]) -> list[Source]:
-    """Build the datasets of a config, and find what is wrong with their annotations, classes and pipelines.
-
-    Args:
-        cfg (mmengine.Config): The config.
-        nodes (Iterable): (split, settings) of each dataset.
-
-    Returns:
-        list[Source]: One for each different dataset.
-    """
+    """Return a source for each different dataset of a config; ``nodes`` are their splits and settings."""
     different: dict[str, tuple[str, dict]] = {}
     for split, node in nodes:
         different.setdefault(repr(sorted((k, repr(v)) for k, v in node.items() if k != 'pipeline')), (split, node))
