@@ -8,7 +8,6 @@ dataset. The exit status is 1 where there is an error.
 import json
 import os
 import sys
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +23,7 @@ SHOWN = 50  # lines
 def main() -> None:
     parser = config_parser(__doc__)
     parser.add_argument('--out', type=Path, help='file for the whole list: JSON if it ends in .json, otherwise text')
-    parser.add_argument('--workers', type=int, help='processes that decode images (default: one for each core)')
+    parser.add_argument('--workers', type=int, help='threads that decode images (default: one for each core)')
     args = parser.parse_args()
     if args.workers is not None and args.workers < 0:
         raise UserError(f'--workers must be 0 or more, got {args.workers}')
@@ -41,35 +40,32 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from mlp_backbones.datasets.validation.scan import check_samples, read_sources
+    from mlp_backbones.datasets.validation.scan import read_sources
     from mlp_backbones.utils.files import written_whole
 
     console = Console(stderr=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    workers = cores if args.workers is None else args.workers
-    sources = read_sources(cfg, datasets)
-    problems = []
-    for source in sources:
-        if source.note:
-            print(f'{source.split}: {source.note}')
-        number = len(source.samples)
-        found = check_samples(source.samples, workers) if number else ()
+    workers = args.workers if args.workers is not None else os.cpu_count() or 1
+    problems, images = [], []
+    for source in read_sources(cfg, datasets):
+        number = len(source.dataset)
+        found = source.scan(max(workers, 1))
         for file, problem in chain(*track(found, f'{source.split}: {number} images', number, console=console)):
             source.add(file, problem)
         problems += source.problems
+        images.append(f'{source.split} {number}')
 
     for p in problems[:SHOWN]:
         print(f'{p.level:8}{p.split:6}{p.file}: {p.problem}')
     if len(problems) > SHOWN:
         print(f'... and {len(problems) - SHOWN} more' + ('' if args.out else '; --out FILE has them all'))
     if args.out:
-        lines = (f'{p.level}\t{p.split}\t{p.file}\t{p.problem}\n' for p in problems)
-        text = json.dumps([asdict(p) for p in problems], indent=1) if args.out.suffix == '.json' else ''.join(lines)
+        text = ''.join('\t'.join(p) + '\n' for p in problems)
+        if args.out.suffix == '.json':
+            text = json.dumps([p._asdict() for p in problems], indent=1)
         with written_whole(args.out) as partial:
             partial.write_text(text)
     errors = sum(p.level == 'error' for p in problems)
-    images = ', '.join(f'{s.split} {len(s.samples)}' for s in sources)
-    print(f'{errors} errors, {len(problems) - errors} warnings; images looked at: {images}')
+    print(f'{errors} errors, {len(problems) - errors} warnings; images looked at: {", ".join(images)}')
     if errors:
         raise UserError(f'{errors} problems in the data of {args.config}')
 

@@ -5,9 +5,9 @@ import copy
 import os
 import sys
 
-from mlp_backbones.datasets.validation.annotations import dataset_nodes, nodes
 from mlp_backbones.engine.launch import build_runner, check_filled, common_parser, prepare
 from mlp_backbones.utils.cli import run_tool
+from mlp_backbones.utils.config import dataset_nodes, nodes
 from mlp_backbones.utils.errors import UserError
 
 

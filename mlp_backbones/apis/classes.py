@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..datasets.validation.annotations import dataset_nodes
+from ..utils.config import dataset_nodes
 
 # Of the numbers 1 to 90, those that a category has.
 COCO_IDS = [n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..datasets.validation.annotations import nodes
 from ..deploy.export import TensorModel, tensors_of
+from ..utils.config import nodes
 
 
 def input_size(cfg) -> tuple[int, int]:

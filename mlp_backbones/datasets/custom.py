@@ -23,12 +23,13 @@ class CustomDataset(MMPretrainCustomDataset):
         if self.ann_file or not self.with_label or self.CLASSES is None:
             return data_list
         folders = list(self.folder_to_idx)
-        missing = [name for name in self.CLASSES if name not in folders]
-        unknown = [name for name in folders if name not in self.CLASSES]
+        labels = {name: label for label, name in enumerate(self.CLASSES)}
+        missing = [name for name in labels if name not in folders]
+        unknown = [name for name in folders if name not in labels]
         if missing or unknown:
             raise DataError(
                 f'{self.img_prefix} must have a folder for each class name and no other: '
                 f'missing {", ".join(missing) or "none"}; unknown {", ".join(unknown) or "none"}'
             )
-        labels = {self.folder_to_idx[name]: label for label, name in enumerate(self.CLASSES)}
-        return [{**info, 'gt_label': labels[info['gt_label']]} for info in data_list]
+        self.folder_to_idx: dict[str, int] = labels
+        return [{**info, 'gt_label': labels[folders[info['gt_label']]]} for info in data_list]

@@ -1,33 +1,28 @@
 """Files that cannot be read: passed over in training up to a limit, never in evaluation.
 
 The guard stands around the whole pipeline of a dataset. It gives None for a file that cannot be read, for which
-mmengine's datasets take another sample at random. mmcv's ``ignore_empty`` gives None for every error, those of settings
-too, and says nothing.
+mmengine's datasets take another sample at random (their ``max_refetch``). mmcv's ``ignore_empty`` gives None for every
+error, those of settings too, and says nothing.
 """
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+from PIL import Image
 
+from ..utils.config import class_heads
 from ..utils.errors import DataError
-from .validation.annotations import class_heads
 from .validation.files import image_problem, listed, quick_problem
 
 HELP = 'tools/check_data.py CONFIG finds all such files.'
 
-
-class Head(NamedTuple):
-    """What a segmentation head can learn."""
-
-    place: str  # in the config
-    num_classes: int
-    ignored: int  # the label that it leaves out
+Head = tuple[str, int, int]
+"""What a segmentation head can learn: its place in the config, the number of labels, and the label that it ignores."""
 
 
 class FaultList:
@@ -39,8 +34,10 @@ class FaultList:
     def __init__(self, path: str | os.PathLike, limit: int, hint: str = ''):
         self.path, self.limit, self.hint = Path(path), limit, hint
 
-    def lines(self) -> list[str]:
-        return self.path.read_text(errors='replace').splitlines() if self.path.exists() else []
+    def read(self) -> dict[str, str]:
+        """Return name -> reason; two processes that meet the same file at once may have written it twice."""
+        lines = self.path.read_text(errors='replace').splitlines() if self.path.exists() else []
+        return dict(line.partition('\t')[::2] for line in lines)
 
     def add(self, name: str, reason: str) -> None:
         """Note a file, once.
@@ -51,22 +48,15 @@ class FaultList:
         name, reason = (' '.join(str(s).split()) for s in (name, reason))
         if self.limit == 0:
             raise DataError(f'{name}: {reason}. {self.hint}{HELP}')
-        with self.path.open('a', errors='replace') as file:
-            with contextlib.suppress(ImportError, OSError):  # without locks, as on Windows, a name may be there twice
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
-            lines = self.lines()
-            names = {line.split('\t')[0] for line in lines}
-            if name not in names:
-                lines.append(f'{name}\t{reason}')
-                file.write(lines[-1] + '\n')
-        count = len(names | {name})
-        if count > self.limit:
-            shown = '\n'.join('  ' + line.replace('\t', ': ') for line in lines[:10])
-            more = f'\n  ... all {count} in {self.path}' if count > 10 else ''
+        if name not in self.read():
+            with self.path.open('a', errors='replace') as file:  # one write, which systems do not mix with others
+                file.write(f'{name}\t{reason}\n')
+        found = self.read()
+        if len(found) > self.limit:
+            shown = '\n'.join(f'  {name}: {reason}' for name, reason in [*found.items()][:10])
+            more = f'\n  ... all {len(found)} in {self.path}' if len(found) > 10 else ''
             raise DataError(
-                f'{count} files could not be read, and at most {self.limit} may be passed over:\n{shown}{more}\n'
+                f'{len(found)} files could not be read, and at most {self.limit} may be passed over:\n{shown}{more}\n'
                 f'{HELP} default_hooks.faulty_files.max_faulty_files is the limit.'
             )
 
@@ -87,40 +77,28 @@ class GuardedPipeline(Compose):
         files = files_of(info)
         try:
             out = super().__call__(info)
-            found = None if out is None else self._doubt(files, out.get('data_samples'))
         except (DataError, ImportError, MemoryError):
             raise
         except Exception as error:
-            found = self._fault(files, error)
-            if found is None:
-                raise
-        if found is None:
-            return out
-        self.faults.add(*found)
-        return None
-
-    def _fault(self, files: list[str], error: Exception) -> tuple[str, str] | None:
-        """Return (file, problem) for the file that is behind an error, or None."""
-        for path in files:
-            if not os.path.exists(path) and not isinstance(error, FileNotFoundError):
-                return path, f'{type(error).__name__}: {error}'  # on a server: nobody knows
-            if problem := image_problem(path):
-                return path, problem
-        return None
-
-    def _doubt(self, files: list[str], sample: Any) -> tuple[str, str] | None:
-        """Return (file, problem) for a file that was loaded and cannot be learned from, or None."""
+            for path in files:
+                unknown = not os.path.exists(path) and not isinstance(error, FileNotFoundError)  # on a server
+                if problem := f'{type(error).__name__}: {error}' if unknown else image_problem(path):
+                    self.faults.add(path, problem)
+                    return None
+            raise
         for path in files:
             if problem := quick_problem(path, decoded=True):
-                return path, problem
-        labels = getattr(getattr(sample, 'gt_sem_seg', None), 'data', None)
-        if labels is None:
-            return None
-        path = sample.metainfo.get('seg_map_path')
-        if problem := label_problem(labels, self.heads):
-            raise DataError(f'{path}: {problem}. {HELP}')
-        problem = size_problem(path, sample.metainfo.get('ori_shape'))
-        return (path, problem) if problem else None
+                self.faults.add(path, problem)
+                return None
+        sample: Any = out and out.get('data_samples')
+        if hasattr(sample, 'gt_sem_seg'):
+            path = sample.metainfo.get('seg_map_path')
+            if problem := label_problem(sample.gt_sem_seg.data, self.heads):
+                raise DataError(f'{path}: {problem}. {HELP}')
+            if problem := size_problem(path, sample.metainfo.get('ori_shape')):
+                self.faults.add(path, problem)
+                return None
+        return out
 
 
 def files_of(info: dict) -> list[str]:
@@ -144,22 +122,26 @@ def size_problem(path: Any, size: tuple[int, int] | None) -> str | None:
     """Return how a label map differs in size from its image, (height, width), or None."""
     if size is None or not path or not os.path.exists(path):  # on a server
         return None
-    from PIL import Image
-
     with Image.open(path) as labels:  # its header
         width, height = labels.size
     return None if (height, width) == tuple(size) else f'is {width}x{height} pixels; its image is {size[1]}x{size[0]}'
 
 
-def heads_of(cfg: Mapping) -> list[Head]:
+def labeled_heads(cfg: Mapping) -> list[Head]:
     """Return the heads of a segmentation config."""
-    if cfg.get('default_scope') != 'mmseg':
-        return []
     # A head of one class, with a sigmoid, tells two labels apart.
     return [
-        Head(place, max(head['num_classes'], 2), head.get('ignore_index', 255))
-        for place, head in class_heads(cfg.get('model'))
+        (place, max(head['num_classes'], 2), head.get('ignore_index', 255))
+        for place, head in class_heads(cfg.get('model') if cfg.get('default_scope') == 'mmseg' else None)
     ]
+
+
+def leaf_datasets(dataset: Any) -> list:
+    """Return the datasets that load files, inside any wrappers (repeated, concatenated, ...), each once."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner[0] is not None:
+        return list({id(leaf): leaf for d in inner for leaf in leaf_datasets(d)}.values())
+    return [dataset] if hasattr(getattr(dataset, 'pipeline', None), 'transforms') else []
 
 
 def local_files(leaves: list) -> list[str]:
@@ -168,10 +150,9 @@ def local_files(leaves: list) -> list[str]:
     for leaf in leaves:
         owners = [leaf, *leaf.pipeline.transforms]
         readers = [getattr(o, name, None) or {} for o in owners for name in ('backend_args', 'file_client_args')]
-        if any(reader.get('backend', 'local') not in ('local', 'disk') for reader in readers):
-            continue
-        paths = (path for index in range(len(leaf)) for path in files_of(leaf.get_data_info(index)))
-        files.update((path, None) for path in paths if '://' not in str(path))
+        if all(reader.get('backend', 'local') in ('local', 'disk') for reader in readers):
+            paths = (path for index in range(len(leaf)) for path in files_of(leaf.get_data_info(index)))
+            files.update((path, None) for path in paths if '://' not in path)
     return list(files)
 
 
@@ -186,11 +167,3 @@ def check_ends(files: list[str]) -> None:
     if bad:
         more = f'\n... and {len(bad) - 10} more' if len(bad) > 10 else ''
         raise DataError('\n'.join(bad[:10]) + f'{more}. Evaluation passes over nothing. {HELP}')
-
-
-def leaf_datasets(dataset: Any) -> list:
-    """Return the datasets that load files, inside any wrappers (repeated, concatenated, ...), each once."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner[0] is not None:
-        return list({id(leaf): leaf for d in inner for leaf in leaf_datasets(d)}.values())
-    return [dataset] if hasattr(getattr(dataset, 'pipeline', None), 'transforms') else []

@@ -26,35 +26,17 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(int(torch_[0]) << 32 | int(torch_[1]))
 
 
-class SeededIndex(int):
-    """A dataset's index that carries the seed of the sample's augmentation; an ``int`` everywhere else."""
-
-    key: tuple[int, ...]
-
-    @classmethod
-    def of(cls, index: int, *key: int) -> 'SeededIndex':
-        self = cls(index)
-        self.key = key
-        return self
-
-
-def _leave_signals_to_the_main_process() -> None:
-    """Ignore, in a worker, what asks a run to save and stop.
-
-    A signal goes to all processes of a terminal or a job; a worker that it ends would take the run along. mmengine's
-    loop over iterations starts its workers before any hook can set handlers for them to inherit.
-    """
-    for number in INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _seeded_items(dataset, indices: list[SeededIndex]) -> list[Any]:
+def _seeded_items(dataset, places: list[tuple[int, tuple[int, ...]]]) -> list[Any]:
+    """Return samples of a dataset by their indices, each augmented with a seed of its own."""
     if get_worker_info() is not None:
-        _leave_signals_to_the_main_process()
+        # A signal goes to all processes of a terminal or a job; a worker that one ends would take the run along.
+        # mmengine's loop over iterations starts its workers before any hook can set handlers for them to inherit.
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
     items = []
-    for index in indices:
-        seed_everything(*index.key)
-        items.append(dataset[int(index)])
+    for index, key in places:
+        seed_everything(*key)
+        items.append(dataset[index])
     return items
 
 
@@ -104,12 +86,12 @@ class ResumableBatchSampler:
             settings = dict(sampler=self.sampler, batch_size=self.batch_size)
             self.batches = DATA_SAMPLERS.build(self.inner, default_args=settings)
 
-    def __iter__(self) -> Iterator[list[SeededIndex]]:
+    def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
         sampler, skip, self.skip = self.sampler, self.skip, 0
         rank, epoch, position = getattr(sampler, 'rank', 0), getattr(sampler, 'epoch', 0), 0
         for number, batch in enumerate(self.batches):
             if number >= skip:
-                yield [SeededIndex.of(i, sampler.seed, epoch, position + n, rank) for n, i in enumerate(batch)]
+                yield [(index, (sampler.seed, epoch, position + n, rank)) for n, index in enumerate(batch)]
             position += len(batch)
 
     def __len__(self) -> int:

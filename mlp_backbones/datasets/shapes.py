@@ -4,16 +4,16 @@ Circles, squares and triangles of varied size, tilt, color and texture overlap o
 backgrounds. Every image follows from the seed, the task, the split and its number alone.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from ..utils.errors import InvalidValue
 
@@ -24,8 +24,7 @@ TILT = np.deg2rad(20)  # and how far it may lean to either side
 SCALE = 4  # scenes are drawn this much larger and averaged down, so that edges are smooth and masks exact
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """How one task's images look: (width, height) in pixels, how many objects, their radius in pixels."""
 
     size: tuple[int, int]
@@ -41,19 +40,12 @@ TASKS = {
 }
 
 
-@dataclass
-class Shape:
-    """An object of a scene: its class (index into ``CLASSES``) and the mask of what is seen of it, at ``SCALE``."""
+class Scene(NamedTuple):
+    """An image and its objects."""
 
-    category: int
-    mask: np.ndarray
-    whole: int  # mask pixels before anything covered it
-
-
-def _outline(category: int, radius: float, angle: float) -> np.ndarray:
-    """Return the corners (K, 2) of a shape around the origin."""
-    theta = 2 * np.pi * np.arange(SIDES[category]) / SIDES[category] + angle
-    return radius * np.stack([np.cos(theta), np.sin(theta)], axis=1)
+    image: np.ndarray  # (H, W, 3), uint8, RGB
+    categories: list[int]  # of each object, an index into CLASSES
+    owners: np.ndarray  # (H * SCALE, W * SCALE), uint8: 0 where the background is seen, k where the k-th object is
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, color: np.ndarray, contrast: float) -> np.ndarray:
@@ -75,141 +67,111 @@ def _texture(rng: np.random.Generator, height: int, width: int, color: np.ndarra
     return image + rng.normal(0, rng.uniform(1, 6), (height, width, 1))
 
 
-def draw_scene(rng: np.random.Generator, task: Task, categories: Iterable[int] | None = None):
-    """Draw one image.
+def _place(rng: np.random.Generator, task: Task, category: int, owners: np.ndarray, areas: list[int]) -> Any:
+    """Return the mask of another object at ``SCALE``; None where it would cover too much of those before it."""
+    for _ in range(20):
+        radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
+        margin = 0.9 * radius
+        center = [rng.uniform(margin, max(SCALE * side - margin, margin + 1)) for side in task.size]
+        angles = 2 * np.pi * np.arange(SIDES[category]) / SIDES[category] + UPRIGHT[category] + rng.uniform(-TILT, TILT)
+        corners = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1) + center
+        mask = cv2.fillPoly(np.zeros_like(owners), [np.round(corners).astype(np.int32)], 1)
+        # What is seen of an object is never less than 70 % of it.
+        seen = np.bincount(owners[mask == 0], minlength=len(areas) + 1)[1:]
+        if all(seen >= 0.7 * np.array(areas)):
+            return mask
+    return None
 
-    Args:
-        rng (np.random.Generator): Where every choice comes from.
-        task (Task): Size of the image, number and radius of the objects.
-        categories (Iterable[int], optional): The objects' classes. Defaults to a random choice.
 
-    Returns:
-        tuple[np.ndarray, list[Shape]]: The image (H, W, 3), uint8, RGB; and what is seen of each object.
-    """
-    import cv2
-
-    width, height = (SCALE * n for n in task.size)
-    if categories is None:
-        categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1))
+def draw_scene(seed: int, name: str, split: int, index: int) -> Scene:
+    """Draw an image of a task; the split is 0 or 1, of training or validation."""
+    task, rng = TASKS[name], np.random.default_rng([seed, list(TASKS).index(name), split, index])
+    if name == 'classification':
+        categories = [index % len(CLASSES)]
+    else:
+        categories = rng.integers(len(CLASSES), size=rng.integers(task.objects[0], task.objects[1] + 1)).tolist()
     background = rng.uniform(40, 215, 3)
-    image = _texture(rng, height, width, background, rng.uniform(0, 12))
-    shapes: list[Shape] = []
+    owners = np.zeros((SCALE * task.size[1], SCALE * task.size[0]), np.uint8)
+    image = _texture(rng, *owners.shape, background, rng.uniform(0, 12))
+    placed: list[int] = []
+    areas: list[int] = []  # before anything covered an object
     for category in categories:
-        for _ in range(20):
-            radius = SCALE * np.exp(rng.uniform(*np.log(task.radius)))
-            margin = 0.9 * radius
-            center = [rng.uniform(margin, max(side - margin, margin + 1)) for side in (width, height)]
-            points = _outline(int(category), radius, UPRIGHT[int(category)] + rng.uniform(-TILT, TILT)) + center
-            mask = np.zeros((height, width), np.uint8)
-            cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
-            # What is seen of an object is never less than 70 % of it.
-            if all((s.mask & (1 - mask)).sum() >= 0.7 * s.whole for s in shapes):
-                break
-        else:
+        mask = _place(rng, task, category, owners, areas)
+        if mask is None:
             continue
-        for other in shapes:
-            other.mask &= 1 - mask
+        placed.append(category)
+        areas.append(int(mask.sum()))
+        owners[mask > 0] = len(placed)
         color = background
         while np.abs(color - background).max() < 80:
             color = rng.uniform(10, 245, 3)
-        x0, y0, w, h = cv2.boundingRect(mask)
-        inside = mask[y0 : y0 + h, x0 : x0 + w] > 0
-        image[y0 : y0 + h, x0 : x0 + w][inside] = _texture(rng, h, w, color, rng.uniform(0, 25))[inside]
-        shapes.append(Shape(int(category), mask, int(mask.sum())))
+        x, y, width, height = cv2.boundingRect(mask)
+        inside = mask[y : y + height, x : x + width] > 0
+        texture = _texture(rng, height, width, color, rng.uniform(0, 25))
+        image[y : y + height, x : x + width][inside] = texture[inside]
     small = cv2.resize(np.clip(image, 0, 255).astype(np.float32), task.size, interpolation=cv2.INTER_AREA)
-    return np.round(small).astype(np.uint8), shapes
+    return Scene(np.round(small).astype(np.uint8), placed, owners)
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
     """Return the outlines of a mask at ``SCALE`` as COCO polygons, in image pixels."""
-    import cv2
-
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outlines = [cv2.approxPolyDP(c, 1.0, True)[:, 0] for c in contours]
     return [np.round((o + 0.5) / SCALE, 2).ravel().tolist() for o in outlines if len(o) >= 3]
 
 
-def _rng(seed: int, task: str, split: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, list(TASKS).index(task), split, index])
-
-
 def _save(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 
 
-def _write_coco(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
-    for split, name in enumerate(('train2017', 'val2017')):
-        images: list[dict] = []
-        annotations: list[dict] = []
-        for index in range(num_images[split]):
-            image, shapes = draw_scene(_rng(seed, 'detection', split, index), task)
-            file_name = f'{index + 1:012d}.jpg'
-            _save(root / name / file_name, image)
-            images.append(dict(id=index + 1, file_name=file_name, width=task.size[0], height=task.size[1]))
-            for shape in shapes:
-                polygons = _polygons(shape.mask)
-                corners = np.concatenate([np.reshape(p, (-1, 2)) for p in polygons])
-                low, high = corners.min(0), corners.max(0)
-                annotations.append(
-                    dict(
-                        id=len(annotations) + 1,
-                        image_id=index + 1,
-                        category_id=shape.category + 1,
-                        bbox=np.round([*low, *(high - low)], 2).tolist(),
-                        area=round(float(shape.mask.sum()) / SCALE**2, 2),
-                        segmentation=polygons,
-                        iscrowd=0,
-                    )
+def _write_coco(root: Path, split: int, scenes: Iterable[Scene]) -> None:
+    name = ('train2017', 'val2017')[split]
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for number, scene in enumerate(scenes, 1):
+        file_name = f'{number:012d}.jpg'
+        _save(root / name / file_name, scene.image)
+        height, width = scene.image.shape[:2]
+        images.append(dict(id=number, file_name=file_name, width=width, height=height))
+        for key, category in enumerate(scene.categories, 1):
+            mask = (scene.owners == key).astype(np.uint8)
+            polygons = _polygons(mask)
+            corners = np.concatenate([np.reshape(p, (-1, 2)) for p in polygons])
+            low, high = corners.min(0), corners.max(0)
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=number,
+                    category_id=category + 1,
+                    bbox=np.round([*low, *(high - low)], 2).tolist(),
+                    area=round(float(mask.sum()) / SCALE**2, 2),
+                    segmentation=polygons,
+                    iscrowd=0,
                 )
-            progress()
-        categories = [dict(id=i + 1, name=c, supercategory='shape') for i, c in enumerate(CLASSES)]
-        target = root / 'annotations' / f'instances_{name}.json'
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+            )
+    categories = [dict(id=i + 1, name=c, supercategory='shape') for i, c in enumerate(CLASSES)]
+    target = root / 'annotations' / f'instances_{name}.json'
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
 
-def _write_ade(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
-    # As in ADE20K, 0 means "unlabelled" and classes start at 1; here 1 is the background.
-    for split, name in enumerate(('training', 'validation')):
-        for index in range(num_images[split]):
-            image, shapes = draw_scene(_rng(seed, 'segmentation', split, index), task)
-            labels = np.ones((task.size[1], task.size[0]), np.uint8)
-            for shape in shapes:
-                labels[shape.mask[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE] > 0] = shape.category + 2
-            _save(root / 'images' / name / f'{index + 1:08d}.jpg', image)
-            _save(root / 'annotations' / name / f'{index + 1:08d}.png', labels)
-            progress()
+def _write_ade(root: Path, split: int, scenes: Iterable[Scene]) -> None:
+    name = ('training', 'validation')[split]
+    for number, scene in enumerate(scenes, 1):
+        # As in ADE20K, 0 means "unlabelled" and classes start at 1; here 1 is the background.
+        labels = np.array([1, *(category + 2 for category in scene.categories)], np.uint8)
+        _save(root / 'images' / name / f'{number:08d}.jpg', scene.image)
+        middles = scene.owners[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE]
+        _save(root / 'annotations' / name / f'{number:08d}.png', labels[middles])
 
 
-def _write_imagenet(root: Path, task: Task, num_images: tuple[int, int], seed: int, progress: Callable) -> None:
-    for split, name in enumerate(('train', 'val')):
-        for index in range(num_images[split]):
-            category = index % len(CLASSES)
-            image, _ = draw_scene(_rng(seed, 'classification', split, index), task, [category])
-            _save(root / name / CLASSES[category] / f'{index + 1:08d}.jpg', image)
-            progress()
+def _write_imagenet(root: Path, split: int, scenes: Iterable[Scene]) -> None:
+    for number, scene in enumerate(scenes, 1):
+        _save(root / ('train', 'val')[split] / CLASSES[scene.categories[0]] / f'{number:08d}.jpg', scene.image)
 
 
 _WRITERS = {'detection': _write_coco, 'segmentation': _write_ade, 'classification': _write_imagenet}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path):
-    """Hold other processes of this machine off ``folder``, where the system has such locks; leaves nothing behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes that draw the same set at once end with an error
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def make_shapes(
@@ -232,7 +194,7 @@ def make_shapes(
         num_val (int, optional): Validation images. Likewise.
         seed (int): The same seed gives the same images. Defaults to 0.
         exist_ok (bool): Leave a folder that is already there as it is, instead of raising. Defaults to False.
-        verbose (bool): Show progress. Defaults to True.
+        verbose (bool): Say what is drawn. Defaults to True.
 
     Returns:
         Path: ``root``.
@@ -244,33 +206,24 @@ def make_shapes(
     root = Path(root)
     if task not in TASKS:
         raise InvalidValue(f'unknown task {task!r}; choose from {", ".join(TASKS)}')
-    settings = TASKS[task]
-    train, val = settings.images
+    train, val = TASKS[task].images
     num_images = (train if num_train is None else num_train, val if num_val is None else num_val)
     if min(num_images) < 1:
         raise InvalidValue(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
+    if root.exists():
+        if exist_ok:
+            return root
+        raise FileExistsError(f'{root} exists already; remove it or name another folder')
+    if verbose:
+        print(f'Drawing the synthetic {task} set ({num_images[0]} + {num_images[1]} images) in {root}', flush=True)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent):
-        if root.exists():
-            if exist_ok:
-                return root
-            raise FileExistsError(f'{root} exists already; remove it or name another folder')
-        if verbose:
-            print(f'Drawing the synthetic {task} set ({num_images[0]} + {num_images[1]} images) in {root}', flush=True)
-        done = 0
-
-        def progress() -> None:
-            nonlocal done
-            done += 1
-            if verbose and (done % 100 == 0 or done == sum(num_images)):
-                print(f'  {done}/{sum(num_images)}', flush=True)
-
-        partial = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+    with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as folder:
+        partial = Path(folder) / root.name
+        for split, number in enumerate(num_images):
+            _WRITERS[task](partial, split, (draw_scene(seed, task, split, index) for index in range(number)))
         try:
-            _WRITERS[task](partial, settings, num_images, seed, progress)
-            partial.chmod(0o755)
             partial.rename(root)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        except OSError:  # of the processes of a run that draw the same set, another was faster
+            if not (exist_ok and root.exists()):
+                raise
     return root

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..datasets.validation.annotations import dataset_nodes, nodes
 from ..utils.cli import quiet_log
+from ..utils.config import dataset_nodes, nodes
 from ..utils.errors import UserError
 from .runtime import Model, Runtime, RuntimeProblem
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..datasets.validation.annotations import nodes
 from ..utils.cli import say
+from ..utils.config import nodes
 from ..utils.environment import require
 from ..utils.errors import UserError
 

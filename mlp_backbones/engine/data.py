@@ -1,13 +1,11 @@
 """The datasets of a config, and a config that follows the data that it points to."""
 
-import importlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-from ..datasets.validation.annotations import annotation_file, class_heads, dataset_nodes, nodes
 from ..datasets.validation.coco import category_ids, read_json
 from ..utils.cli import say
+from ..utils.config import annotation_file, class_heads, dataset_nodes, nodes
 from ..utils.errors import DataError
 from .config import class_name
 
@@ -35,29 +33,26 @@ def adopt_categories(cfg) -> None:
     Only for ``CocoDataset`` without ``metainfo``, when the file has none of COCO's class names: what would otherwise
     be an empty dataset becomes the user's.
     """
-    if cfg.get('default_scope') != 'mmdet':
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    datasets = [node for node in nodes(loaders) if class_name(node) == 'CocoDataset']
+    paths = [path for node in datasets if (path := annotation_file(node)) and os.path.isfile(path)]
+    if not paths or any(node.get('metainfo') for node in datasets):
         return
-    loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
-    datasets = [n for n in nodes([loader.get('dataset') for loader in loaders]) if class_name(n) == 'CocoDataset']
-    if not datasets or any(n.get('metainfo') for n in datasets):
-        return
-    paths = [p for n in datasets if (p := annotation_file(n)) and Path(p).is_file()]
-    if not paths:
-        return
+    from mmdet.datasets import CocoDataset
+
     path = min(paths, key=os.path.getsize)  # any of them tells; COCO's training file is half a gigabyte
     try:
         ids = category_ids(read_json(path))
     except DataError:  # for the check of the annotations to say
         return
-    names = tuple(ids)
-    known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
-    if not names or set(names) & set(known):
+    names, known = tuple(ids), CocoDataset.METAINFO['classes']
+    if set(names) & set(known):
         return
     # A head that counts the classes of the dataset has as many as COCO so far; any other number is somebody's choice.
     heads = {place: head for place, head in class_heads(cfg.model) if head['num_classes'] == len(known)}
-    for node in datasets:
-        node['metainfo'] = dict(classes=names, category_ids=tuple(ids.values()))  # kept with the weights
     for head in heads.values():
         head['num_classes'] = len(names)
+    for node in datasets:
+        node['metainfo'] = dict(classes=names, category_ids=tuple(ids.values()))  # kept with the weights
     said = f', and num_classes becomes {len(names)} in {", ".join(heads)}' if heads else ''
     say(f'{path} has classes of its own, {", ".join(names)}: the dataset takes these {len(names)}{said}.')

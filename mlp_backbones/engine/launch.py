@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from ..datasets.validation.annotations import nodes
 from ..utils.cli import check_writable, config_parser, say
+from ..utils.config import nodes
 from ..utils.errors import UserError
 from .config import class_name, load_config, report
 from .data import adapt_to_data

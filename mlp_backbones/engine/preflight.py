@@ -4,18 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..datasets.validation.annotations import (
-    annotation_file,
-    annotation_findings,
-    class_heads,
-    class_names,
-    dataset_class,
-    kind_of,
-    nodes,
-    place_of,
-)
-from ..datasets.validation.coco import ABOUT_CLASSES, category_ids, read_json
+from ..datasets.validation.coco import annotation_findings, category_ids, coco_class, read_json
 from ..datasets.validation.files import listed
+from ..utils.config import annotation_file, class_heads, nodes, place_of
 from ..utils.errors import DataError, Error, UserError
 from .config import Problem, check_framework, class_name, inherited, load_config, report
 from .data import datasets_of
@@ -148,9 +139,9 @@ def _class_names(dataset: dict, scope: str, fewest: int) -> list[str]:
     """
     if given := (dataset.get('metainfo') or {}).get('classes'):
         return list(given) if isinstance(given, list | tuple) else []
-    cls = dataset_class(dataset, scope)
-    known, path = class_names(dataset, cls) or (), annotation_file(dataset)
-    if kind_of(cls) != 'coco' or fewest >= len(known) or path is None:
+    cls, path = coco_class(dataset, scope), annotation_file(dataset)
+    known = cls.METAINFO['classes'] if cls else ()
+    if fewest >= len(known) or path is None:
         return []
     try:
         return [name for name in category_ids(read_json(path)) if name in known]
@@ -159,20 +150,17 @@ def _class_names(dataset: dict, scope: str, fewest: int) -> list[str]:
 
 
 def annotation_problems(cfg, train: bool) -> Iterator[Problem]:
-    """Find COCO annotation files that mmdet would fail on, or learn something wrong from.
-
-    Of files over ``LARGE`` only the ends are read.
-    """
+    """Find COCO annotation files of up to ``LARGE`` that mmdet would fail on, or learn something wrong from."""
     for loader, dataset in datasets_of(cfg, train) if cfg.get('check_annotations', True) else ():
         path = annotation_file(dataset)
-        findings = annotation_findings(dataset, cfg.get('default_scope') or 'mmengine', LARGE)
+        findings = annotation_findings(dataset, cfg.get('default_scope'), LARGE)
         if errors := [f'  {finding}' for finding in findings if finding.level == 'error']:
             yield Problem.error(
                 '\n'.join([f'{loader}: {path} cannot be used:', *errors])
                 + '\nCorrect the file or the config; or start all the same with --cfg-options check_annotations=False.',
             )
         for finding in findings:
-            if finding.text.endswith(ABOUT_CLASSES):
+            if finding.level == 'warning':
                 yield Problem.warning(f'{loader}: {path}: {finding}')
 
 

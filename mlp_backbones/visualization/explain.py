@@ -12,19 +12,18 @@ from ..models.layers.token_mixing import TokenMixing
 from ..utils.errors import InvalidValue
 
 
-def stage_maps(backbone: BaseBackbone, x: Tensor, most: int = 4) -> dict[str, Tensor]:
-    """Return feature maps on the way through a backbone of ours.
+def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, Tensor]:
+    """Return up to four feature maps on the way through a backbone of ours, evenly spaced, the last one among them.
 
     Args:
         backbone (BaseBackbone): In eval mode.
         x (Tensor): (N, C, H, W), normalized.
-        most (int): How many, evenly spaced, the last stage among them. Defaults to 4.
 
     Returns:
         dict[str, Tensor]: What the stage is called -> its map, (N, C', H', W').
     """
     built = backbone.num_built
-    chosen = sorted({built * (i + 1) // most - 1 for i in range(most)} - {-1})
+    chosen = sorted({built * (i + 1) // 4 - 1 for i in range(4)} - {-1})
     given, backbone.out_indices = backbone.out_indices, tuple(chosen)
     try:
         maps = backbone(x)
@@ -124,11 +123,11 @@ def receptive_fields(backbone: BaseBackbone, inputs: Sequence[Tensor]) -> dict[s
     return {name: field / field.max().clamp_min(1e-12) for name, field in total.items()}
 
 
-def side_of(field: Tensor, share: float) -> int | None:
+def side_of(field: Tensor, share: float) -> int:
     """Return the side of the square around the center, in pixels, that holds a share of a receptive field."""
-    rows, columns = field.shape
-    for half in range(max(rows, columns)):
-        top, left = max(rows // 2 - half, 0), max(columns // 2 - half, 0)
-        if field[top : rows // 2 + half + 1, left : columns // 2 + half + 1].sum() >= share * field.sum():
-            return 2 * half + 1
-    return None
+    row, column = (side // 2 for side in field.shape)
+    for half in range(max(field.shape)):
+        square = field[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+        if square.sum() >= share * field.sum():
+            break
+    return 2 * half + 1

@@ -15,17 +15,6 @@ from ..utils.cli import check_target
 from ..utils.errors import UserError
 from ..utils.files import written_whole
 
-STYLE: Any = {
-    'axes.axisbelow': True,
-    'axes.grid': True,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.titlesize': 10,
-    'font.size': 9,
-    'grid.color': '#d9dee3',
-    'legend.frameon': False,
-    'savefig.dpi': 150,
-}
 SUFFIXES = ('.png', '.svg', '.pdf')
 
 
@@ -38,19 +27,19 @@ def check_figure(path: Path) -> None:
 
 @contextlib.contextmanager
 def drawn(path: str | Path, *args: Any, **kwargs: Any) -> Iterator[tuple]:
-    """``plt.subplots(*args, **kwargs)`` in our style, written to ``path`` when the block ends without an error."""
+    """``plt.subplots(*args, **kwargs)``, written to ``path`` when the block ends without an error."""
     import matplotlib
 
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
     path = Path(path)
-    with plt.rc_context(STYLE):
+    with plt.style.context('seaborn-v0_8-whitegrid'):
         figure, axes = plt.subplots(*args, squeeze=False, layout='constrained', **kwargs)
         try:
             yield figure, axes
             with written_whole(path) as partial:
-                figure.savefig(partial, format=path.suffix[1:])
+                figure.savefig(partial, format=path.suffix[1:], dpi=150)
         finally:
             plt.close(figure)
 

@@ -199,10 +199,9 @@ class TestIds:
             DataError, match=r'^x.json has several images of the same name, in different folders: b.jpg$'
         ):
             ids_of_images(self.DATA, ['b.jpg'], 'x.json')
-        with pytest.raises(DataError, match="^x.json has no list 'images'$"):
-            ids_of_images([], ['b.jpg'], 'x.json')
-        with pytest.raises(DataError, match="^x.json: an image needs an integer id and a file_name, got {'id': 'a'}$"):
-            ids_of_images(dict(images=[dict(id='a')]), [], 'x.json')
+        for data in ([], dict(images=None), dict(images=[dict(id='a')])):
+            with pytest.raises(DataError, match="^x.json needs a list 'images', each with an id and a file_name$"):
+                ids_of_images(data, [], 'x.json')
 
     def test_of_the_checkpoint_then_of_the_config(self):
         cfg = load_model_config(MASK)

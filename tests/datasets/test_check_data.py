@@ -15,8 +15,7 @@ from helpers.faulty_files import KINDS
 from helpers.hostile_annotations import hostile_bytes, hostile_coco
 from helpers.training import ready
 
-from mlp_backbones.datasets.validation.annotations import annotation_findings
-from mlp_backbones.datasets.validation.coco import category_ids, check_coco, read_json
+from mlp_backbones.datasets.validation.coco import annotation_findings, category_ids, check_coco, read_json
 from mlp_backbones.datasets.validation.files import image_problem, quick_problem
 from mlp_backbones.engine import preflight
 from mlp_backbones.utils.errors import DataError, UserError
@@ -122,10 +121,11 @@ def test_bad_annotations(run_script, data):
     truth['annotations'][3]['bbox'] = [1, 2, 0.2, 4]
     truth['categories'].reverse()
     path.write_text(json.dumps(truth))
+    other = data / 'coco/annotations/instances_val2017.json'
     code, said = check(run_script, 'coco', data)
-    assert code == 1 and f'error   train {path}: annotations whose bbox is missing or not four' in said
+    assert code == 1 and f'error   train {path}: annotations without a bbox of four finite numbers' in said
     assert f'warning train {path}: boxes of less than one pixel, which are left out (1: 4)' in said
-    assert 'error   val   val: other classes than in train; in another order' in said
+    assert f'error   val   {other}: other classes than in train: in another order' in said
     path.write_text('{"images": [')
     code, said = check(run_script, 'coco', data)
     assert code == 1 and f'train {path}: {path} is not a COCO annotation file' in said
@@ -182,55 +182,43 @@ def twice(part):
     return lambda data: data[part].append(dict(data[part][0]))
 
 
+def other_names(data):
+    for category in data['categories']:
+        category['name'] = f'c{category["id"]}'
+
+
+BOX = 'annotations without a bbox of four finite numbers, the last two not negative (1: 2)'
 KINDS_OF_TROUBLE = {
     'no images key': (lambda d: d.pop('images'), "the list 'images' is missing"),
     'no images': (lambda d: d.update(images=[]), "'images' is empty"),
     'images of another type': (lambda d: d.update(images={}), "the list 'images' is missing"),
     'no annotations': (lambda d: d.update(annotations=[]), "'annotations' is empty"),
-    'entry of another type': (
-        lambda d: d['annotations'].append(7),
-        'annotations whose id is missing or not a 64-bit integer (1: number ',
+    'entry of another type': (lambda d: d['annotations'].append(7), 'annotations without an integer id (1: number '),
+    'other classes': (
+        other_names,
+        'no category has the name circle, square, triangle of a class of the dataset; the fil',
     ),
-    'other classes': (lambda d: [c.update(name=f'c{c["id"]}') for c in d['categories']], 'none of the 3 classes'),
     'category twice': (twice('categories'), 'categories whose id occurs twice (1: 1)'),
     'category name twice': (change('categories', name='circle'), 'category names that occur twice (1: circle)'),
-    'category without id': (change('categories', id=None), 'categories whose id is missing'),
-    'category without name': (change('categories', name=None), 'categories whose name is missing'),
+    'category without id': (change('categories', id=None), 'categories without an integer id (1: number 1)'),
+    'category without name': (change('categories', name=None), 'categories without a name (1: 2)'),
     'image twice': (twice('images'), 'images whose id occurs twice (1: 1)'),
-    'image without id': (change('images', id=None), 'images whose id is missing'),
-    'huge image id': (change('images', id=2**63), 'images whose id is missing or not a 64-bit integer'),
-    'image without name': (
-        change('images', file_name=None),
-        'images whose file_name is missing or not the name of a file (1: 2)',
-    ),
-    'image name with NUL': (
-        change('images', file_name='a\0'),
-        'images whose file_name is missing or not the name of a file',
-    ),
-    'image without width': (change('images', width=None), 'images whose width is missing or not a positive number'),
-    'image of height 0': (change('images', height=0), 'images whose height is missing or not a positive number'),
+    'image without id': (change('images', id=None), 'images without an integer or string as id (1: number 1)'),
+    'image without name': (change('images', file_name=None), 'images without a file_name (1: 2)'),
+    'image without width': (change('images', width=None), 'images without a positive width (1: 2)'),
+    'image of height 0': (change('images', height=0), 'images without a positive height (1: 2)'),
     'annotation twice': (twice('annotations'), 'annotations whose id occurs twice (1: 1)'),
-    'huge id': (change('annotations', id=10**400), 'annotations whose id is missing or not a 64-bit integer'),
     'unknown category': (change('annotations', category_id=99), 'a category that the file does not have (1: 2)'),
-    'category of another type': (
-        change('annotations', category_id=[1]),
-        'annotations whose category_id is missing or not a 64-bit integer',
-    ),
+    'category of another type': (change('annotations', category_id=[1]), 'annotations without an integer category_id'),
     'unknown image': (change('annotations', image_id=99), 'an image that the file does not have (1: 2)'),
-    'no box': (
-        change('annotations', bbox=None),
-        'annotations whose bbox is missing or not four finite numbers, the last two not negative (1: 2)',
-    ),
-    'box of three': (change('annotations', bbox=[1, 2, 3]), 'bbox is missing or not four finite numbers'),
-    'NaN in a box': (change('annotations', bbox=[1, 2, 3, float('nan')]), 'bbox is missing or not four finite'),
-    'infinite box': (change('annotations', bbox=[1, 2, float('inf'), 3]), 'bbox is missing or not four finite'),
-    'text in a box': (change('annotations', bbox=['1', 2, 3, 4]), 'bbox is missing or not four finite numbers'),
-    'negative box': (
-        change('annotations', bbox=[1, 2, -3, 4]),
-        'bbox is missing or not four finite numbers, the last two not negative (1: 2)',
-    ),
+    'no box': (change('annotations', bbox=None), BOX),
+    'box of three': (change('annotations', bbox=[1, 2, 3]), BOX),
+    'NaN in a box': (change('annotations', bbox=[1, 2, 3, float('nan')]), BOX),
+    'infinite box': (change('annotations', bbox=[1, 2, float('inf'), 3]), BOX),
+    'text in a box': (change('annotations', bbox=['1', 2, 3, 4]), BOX),
+    'negative box': (change('annotations', bbox=[1, 2, -3, 4]), BOX),
     'box outside': (change('annotations', bbox=[160, 2, 3, 4]), 'boxes wholly outside of their image (1: 2)'),
-    'no area': (change('annotations', area=None), 'annotations whose area is missing or not a finite number'),
+    'no area': (change('annotations', area=None), 'annotations without a finite area (1: 2)'),
 }
 LEFT_OUT = {
     'small box': (change('annotations', bbox=[1, 2, 0.5, 4]), 'boxes of less than one pixel'),
@@ -286,21 +274,17 @@ class TestBeforeAStart:
     @pytest.mark.parametrize('split', ['train', 'val'])
     def test_a_class_of_the_config_that_no_annotation_has(self, data, tmp_path, split):
         options = {f'{split}_dataloader.dataset.metainfo.classes': ('circle', 'sqare', 'triangle')}
-        words = r'no category has the name sqare, which the config gives to a class; did you mean square\?'
+        words = 'no category has the name sqare of a class of the dataset; the file has circle, square, triangle'
         with pytest.raises(
             UserError, match=rf'{split}_dataloader: .*instances_{split}2017.json cannot be used:\n  {words}'
         ):
             ready(DETECTION, tmp_path / 'w', data_root=f'{data / "coco"}/', **options)
 
-    def test_of_a_large_file_the_ends_are_read(self, data, tmp_path, monkeypatch):
+    def test_a_large_file_is_left_to_check_data(self, data, tmp_path, monkeypatch):
         monkeypatch.setattr(preflight, 'LARGE', 100)
         path = data / 'coco/annotations/instances_train2017.json'
-        whole = path.read_text()
-        path.write_text(whole.replace('"area"', '"size"'))
+        path.write_text(path.read_text().replace('"area"', '"size"'))
         ready(DETECTION, tmp_path / 'w', data_root=f'{data / "coco"}/')
-        path.write_text(whole[:-1000])
-        with pytest.raises(UserError, match='the file is cut short, or not JSON'):
-            ready(DETECTION, tmp_path / 'w', data_root=f'{data / "coco"}/')
 
     def test_classes_of_its_own_in_the_order_of_the_file(self, data, tmp_path):
         for path in (data / 'coco/annotations').iterdir():

@@ -9,8 +9,8 @@ import pytest
 from helpers import CONFIGS
 from helpers.training import ready
 
-from mlp_backbones.datasets.validation.annotations import class_heads, nodes
 from mlp_backbones.engine.config import load_config
+from mlp_backbones.utils.config import class_heads, nodes
 from mlp_backbones.utils.errors import UserError
 
 RETINANET = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py')
@@ -245,7 +245,7 @@ def test_missing_annotations(shapes, tmp_path):
     'text, words',
     [
         ('not json', 'is not a COCO annotation file: JSONDecodeError'),
-        ('[]', 'the file holds a list, not a dictionary'),
+        ('[]', "the list 'images' is missing"),
     ],
 )
 def test_damaged_annotations(shapes, tmp_path, text, words):

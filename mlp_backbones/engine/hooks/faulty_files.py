@@ -9,11 +9,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
-from ...datasets.faults import FaultList, GuardedPipeline, check_ends, heads_of, leaf_datasets, local_files
+from ...datasets.faults import HELP, FaultList, GuardedPipeline, check_ends, labeled_heads, leaf_datasets, local_files
 from ...datasets.samplers import ResumableBatchSampler
-from ...datasets.validation.coco import ids_of_classes, read_json
+from ...datasets.validation.files import listed
 from ...registry import HOOKS
-from ...utils.errors import UserError
+from ...utils.errors import DataError, UserError
 
 MOST = 100  # different files passed over, and
 SHARE = 0.1  # at most this part of the images
@@ -57,11 +57,10 @@ class FaultyFilesHook(Hook):
     def _guard_training(self, runner, loop) -> None:
         loader = loop.dataloader
         leaves = leaf_datasets(loader.dataset)
-        _check_categories(leaves)
         number = sum(map(len, leaves))
         most = min(MOST, math.ceil(number * SHARE)) if self.limit is None else self.limit
         self.faults = FaultList(Path(runner.log_dir) / 'faulty_files.txt', max(min(most, number - 1), 0))
-        _guard(leaves, self.faults, heads_of(runner.cfg))
+        _guard(leaves, self.faults, labeled_heads(runner.cfg))
         if loader.num_workers and hasattr(loop, 'dataloader_iterator'):
             # mmengine's loop over iterations has started workers already, with copies of the unguarded datasets.
             loader._iterator = None
@@ -71,24 +70,23 @@ class FaultyFilesHook(Hook):
 
     def _guard_evaluation(self, runner, loader) -> None:
         leaves = leaf_datasets(loader.dataset)
-        _check_categories(leaves)
+        path = Path(runner.log_dir) / 'faulty_files.txt'
+        _guard(leaves, FaultList(path, 0, 'Evaluation passes over nothing. '))
         files = local_files(leaves)[get_rank() :: get_world_size()]  # the processes share them
         runner.logger.info(f'Looking at the first and last bytes of {len(files)} files of the evaluation ...')
         check_ends(files)
-        path = Path(runner.log_dir) / 'faulty_files.txt'
-        _guard(leaves, FaultList(path, 0, 'Evaluation passes over nothing. '))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self.faults is None:
+        """Name what was passed over since the last time; only the list's size is asked for as a rule."""
+        if self.faults is None or runner.rank or not self.faults.path.exists():
             return
-        path = self.faults.path
-        size = path.stat().st_size if runner.rank == 0 and path.exists() else 0
+        size = self.faults.path.stat().st_size
         if size == self.size:
             return
-        self.size, lines = size, self.faults.lines()
-        for line in lines[self.told :]:
-            runner.logger.warning(f'{line.replace(chr(9), ": ", 1)}; passed over, another image is taken')
-        self.told = len(lines)
+        found = list(self.faults.read().items())
+        for name, reason in found[self.told :]:
+            runner.logger.warning(f'{name}: {reason}; passed over, another image is taken')
+        self.size, self.told = size, len(found)
 
     def after_train(self, runner) -> None:
         self.after_train_iter(runner, 0)
@@ -97,13 +95,10 @@ class FaultyFilesHook(Hook):
 
 
 def _guard(leaves: list, faults: FaultList, heads=()) -> None:
+    """Put the guard around datasets, whose COCO file must have the classes of a config: labels would be shifted."""
     for leaf in leaves:
-        leaf.pipeline = GuardedPipeline(leaf.pipeline.transforms, faults, heads)
-
-
-def _check_categories(leaves: list) -> None:
-    """Refuse class names of a config that a COCO file does not have, for mmdet's labels would then be shifted."""
-    for leaf in leaves:
-        names, ids = leaf.metainfo.get('classes') or (), getattr(leaf, 'cat_ids', None) or ()
+        names, ids = leaf.metainfo.get('classes') or (), getattr(leaf, 'cat_ids', ())
         if 0 < len(ids) < len(names) and names != type(leaf).METAINFO.get('classes'):
-            ids_of_classes(read_json(leaf.ann_file), names, leaf.ann_file)
+            shown = f'{len(ids)} of the {len(names)} classes {listed(names)}'
+            raise DataError(f'{leaf.ann_file} has categories for only {shown}. {HELP}')
+        leaf.pipeline = GuardedPipeline(leaf.pipeline.transforms, faults, heads)
