@@ -22,7 +22,6 @@ from ..layers.norm import build_norm
 from ..layers.tiles import REDUCTION, RepMLPBlock
 from ..layers.windows import pad_to_multiple
 from .base import BaseBackbone, resolve_arch, resolve_img_size
-from .loading import Adapted
 
 # `img_size` is what the tiles of every stage cover: their sides are img_size / 4, / 8, / 16 and / 32 positions.
 ARCHS = {
@@ -235,11 +234,11 @@ class RepMLP(BaseBackbone):
                 outs.append(self._in_memory_format_of(x, image))
         return tuple(outs)
 
-    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
-        tensors, dialect, changes = super().adapt(tensors)
+    def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        tensors, notes = super().adapt(tensors)
         if self.deploy and any(key.endswith('.prebn2.running_mean') for key in tensors):
             tensors = fold_original_deploy(tensors)
-            changes += ("the original's deploy form: its BatchNorms are folded into the convolutions",)
+            notes.append("the original's deploy form: its BatchNorms are folded into the convolutions")
         for name, own in self.named_parameters():
             theirs = tensors.get(name)
             if name.endswith('.fc3.weight') and theirs is not None and theirs.shape != own.shape:
@@ -247,7 +246,7 @@ class RepMLP(BaseBackbone):
                     f'{name} is of shape {tuple(theirs.shape)} in the checkpoint and {tuple(own.shape)} in this RepMLP '
                     f'of img_size={self.img_size}: tiles of another size, or another arch (of {", ".join(ARCHS)})'
                 )
-        return Adapted(tensors, dialect, changes)
+        return tensors, notes
 
     def _depth_groups(self) -> list[list[str]]:
         groups = [['conv_embedding']]
