@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.backbones.base import BaseBackbone
-from ..models.layers.folding import check_foldable
+from ..models.layers.folding import Deployable
 from ..models.necks import SimpleFeaturePyramid
 from ..utils.errors import FoldingError, InvalidValue
 from .export import tensors_of
@@ -39,14 +39,15 @@ def reparameterize(model: nn.Module, inplace: bool = False, check: bool = True) 
             adapter, a parametrized or hooked layer), or the two forms differ.
         ValueError: There is none of our backbones in the model.
     """
-    ours = [m for m in model.modules() if isinstance(m, (BaseBackbone, SimpleFeaturePyramid))]
+    ours = [m for m in model.modules() if isinstance(m, Deployable)]
     if not any(isinstance(m, BaseBackbone) for m in ours):
         raise InvalidValue(
             f'{type(model).__name__} holds no backbone of mlp_backbones (ConvMLP, ResMLP, GMLP, RepMLP): '
             f'there is nothing to fold'
         )
     ours = [m for m in ours if not m.deploy]
-    check_foldable(*ours)
+    for module in ours:  # all of them before one is changed, or copied: torch cannot copy some parametrized layers
+        module.check_foldable()
     if not inplace:
         return reparameterize(copy.deepcopy(model), inplace=True, check=check)
     for module in ours:
@@ -69,11 +70,10 @@ def _example(module: Any) -> Tensor | list[Tensor] | None:
     parameter = next(module.parameters())
     if parameter.dtype not in (torch.float32, torch.float64) or parameter.is_meta:
         return None
-    neck = isinstance(module, SimpleFeaturePyramid)
-    size = (8, 8) if neck else module.size_step or module.img_size
     generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
+    size = (8, 8) if isinstance(module, SimpleFeaturePyramid) else module.size_step or module.img_size
     x = torch.randn(1, module.in_channels, *size, generator=generator).to(parameter)
-    return [x] if neck else x
+    return [x] if isinstance(module, SimpleFeaturePyramid) else x
 
 
 @torch.no_grad()
@@ -97,20 +97,14 @@ def relative_difference(outputs: object, expected: object) -> float:
     Raises:
         ValueError: Their structures or shapes differ.
     """
-    pairs = list(zip(tensors_of(outputs), tensors_of(expected)))
-    if len(tensors_of(outputs)) != len(tensors_of(expected)) or any(a.shape != b.shape for a, b in pairs):
-        raise ValueError(
-            f'outputs of shapes {[tuple(t.shape) for t in tensors_of(outputs)]}, '
-            f'expected {[tuple(t.shape) for t in tensors_of(expected)]}'
-        )
-    return max((_relative(a.detach(), b.detach()) for a, b in pairs), default=0.0)
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
-    a, b = a.double().cpu(), b.double().cpu()
-    if not a.numel():
-        return 0.0
-    difference, largest = (a - b).abs().max().item(), b.abs().max().item()
-    if not math.isfinite(difference):  # where one of them, or both, is infinite or no number
-        return math.inf
-    return difference / largest if largest else difference
+    given, wanted = tensors_of(outputs), tensors_of(expected)
+    shapes, wanted_shapes = ([tuple(t.shape) for t in tensors] for tensors in (given, wanted))
+    if shapes != wanted_shapes:
+        raise ValueError(f'outputs of shapes {shapes}, expected {wanted_shapes}')
+    differences = [0.0]
+    for pair in zip(given, wanted):
+        a, b = (t.detach().double().cpu() for t in pair)
+        if a.numel():
+            difference, largest = (a - b).abs().max().item(), b.abs().max().item()
+            differences.append(difference / (largest or 1) if math.isfinite(difference) else math.inf)
+    return max(differences)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...utils.checks import MOST_PIXELS, check_flags, check_int, check_like, is_int, is_number, short_repr
 from ...utils.errors import InvalidType, InvalidValue
 from ..layers.activation_checkpointing import Recomputed
-from ..layers.folding import fold_parts
+from ..layers.folding import Deployable
 from .loading import CheckpointModule
 
 
@@ -96,12 +96,12 @@ def resolve_img_size(name: str, img_size: int | Sequence[int], divisor: int) -> 
     return int(sides[0]), int(sides[1])
 
 
-class BaseBackbone(CheckpointModule):
+class BaseBackbone(CheckpointModule, Deployable):
     """Base of the backbones.
 
     A subclass calls ``super().__init__`` first, builds its layers for the stages in ``range(self.num_built)`` and in
-    the form that ``self.deploy`` says, then calls ``self._finish()``; it implements ``stage_modules``,
-    ``_depth_groups`` and ``forward``. Stages after the last one in ``out_indices`` are not built: nothing is computed
+    the form that ``self.deploy`` says, then calls ``self._finish()``; it implements ``stage_modules`` and
+    ``_depth_groups``. Stages after the last one in ``out_indices`` are not built: nothing is computed
     for nothing, and no parameter is left without a gradient.
 
     Args:
@@ -133,6 +133,7 @@ class BaseBackbone(CheckpointModule):
     """
 
     amp_dtype = 'float16'  # the mixed precision that suits the family; 'bfloat16' where float16 overflows
+    memory_format = torch.contiguous_format  # that the layers work in, whatever the image's is
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -199,8 +200,20 @@ class BaseBackbone(CheckpointModule):
         return (self.min_size, self.min_size)
 
     def stage_modules(self, index: int) -> list[nn.Module]:
-        """Return the modules that turn the feature map of stage ``index - 1`` into that of stage ``index``."""
+        """Return the modules, in order, that turn the feature map of stage ``index - 1`` into that of ``index``."""
         raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps of ``out_indices``, in the memory format of the image ``x``."""
+        self._check_input(x)
+        image, x = x, x.contiguous(memory_format=self.memory_format)
+        outs = []
+        for index in range(self.num_built):
+            for module in self.stage_modules(index):
+                x = module(x)
+            if index in self.out_indices:
+                outs.append(self._in_memory_format_of(x, image))
+        return tuple(outs)
 
     def _depth_groups(self) -> list[list[str]]:
         """Return the names of the modules of each depth, from the image on; what is in none comes last."""
@@ -252,17 +265,6 @@ class BaseBackbone(CheckpointModule):
         for module in self.modules():
             if isinstance(module, Recomputed):
                 module.with_cp = self.with_cp
-
-    def switch_to_deploy(self) -> None:
-        """Fold norms, affines and parallel branches into the layers beside them, in place.
-
-        Outputs in eval mode are the same. What is folded already stays as it is. See ``mlp_backbones.reparameterize``.
-
-        Raises:
-            FoldingError: The backbone is in training mode, in which the two forms differ, or a layer to be folded is
-                not a plain one; nothing was changed then.
-        """
-        fold_parts(self)
 
     def train(self, mode: bool = True):
         """Set training mode; frozen stages, and with ``norm_eval`` every BatchNorm, stay in eval mode."""

@@ -166,6 +166,7 @@ class RepMLP(BaseBackbone):
     training_mark = r'\.fc3_bn\.|\.repconv'
     deploy_mark = r'\.fc3\.bias$'
     input_layer = 'conv_embedding.conv'
+    memory_format = torch.contiguous_format  # tiles are rows of positions: channels-last would be copied each time
 
     def __init__(
         self,
@@ -218,21 +219,6 @@ class RepMLP(BaseBackbone):
     def stage_modules(self, index: int) -> list[nn.Module]:
         modules = [self.conv_embedding if index == 0 else self.embeds[index - 1], self.stages[index]]
         return modules + ([self.head_norm] if index == 3 and self.head_norm is not None else [])
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        self._check_input(x)
-        image = x
-        x = self.conv_embedding(x.contiguous())  # tiles are rows of positions: channels-last would be copied each time
-        outs = []
-        for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = self.embeds[index - 1](x)
-            x = stage(x)
-            if index == 3 and self.head_norm is not None:
-                x = self.head_norm(x)
-            if index in self.out_indices:
-                outs.append(self._in_memory_format_of(x, image))
-        return tuple(outs)
 
     def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         tensors, notes = super().adapt(tensors)
