@@ -69,7 +69,7 @@ class Predictor(Model):
     model: Any
 
     def __init__(self, cfg, model: torch.nn.Module, about: Mapping[str, Any]) -> None:
-        self.cfg, self.model, self.about = cfg, model, dict(about, task=task_of(model))
+        self.cfg, self.model, self.about = cfg, model, dict(about, task=task_of(cfg))
         self.model.cfg = self.model._config = cfg
         self.model.dataset_meta = dict(classes=about['classes'], palette=about['palette'])
         # The frameworks warn of registries that they do not need.

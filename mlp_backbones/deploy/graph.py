@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.validation.annotations import nodes
 from ..models.layers.windows import pad_to_multiple
 from ..utils.errors import InvalidValue, UserError
 from .heads import Classifier, Detector, Segmentor, nms_operator
 
 LARGEST = 8192  # pixels of a side
 KEY = 'mlp_backbones'  # where a file keeps its metadata
+TASKS = dict(mmpretrain='classification', mmdet='detection', mmseg='semantic segmentation')
 
 
 class Preprocess(nn.Module):
@@ -78,14 +80,10 @@ class LabelMap(nn.Module):
         return (labels.to(torch.uint8), scores)[: len(self.names)]
 
 
-def task_of(model: Any) -> str:
-    """'detection', 'instance segmentation', 'semantic segmentation' or 'classification'."""
-    if hasattr(model, 'decode_head'):
-        return 'semantic segmentation'
-    if hasattr(model, 'head'):
-        return 'classification'
-    masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
-    return 'instance segmentation' if masks else 'detection'
+def task_of(cfg: Any) -> str:
+    """Return the task of a config's model: 'classification', 'detection', 'instance segmentation', ..."""
+    masks = any(node.get('mask_head') for node in nodes(cfg.model))
+    return 'instance segmentation' if masks else TASKS[cfg.default_scope]
 
 
 def core_of(model: Any) -> Any:
@@ -151,7 +149,7 @@ def metadata(cfg: Any, model: Any, config: str) -> dict[str, Any]:
                  for name, fill in (('mean', 0.0), ('std', 1.0)))  # fmt: skip
     swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
     swap = swap or bool(getattr(preprocessor, 'to_rgb', False))
-    meta, task = getattr(model, 'dataset_meta', None) or {}, task_of(model)
+    meta, task = getattr(model, 'dataset_meta', None) or {}, task_of(cfg)
     masks = task == 'instance segmentation'
     return dict(
         task=task,
