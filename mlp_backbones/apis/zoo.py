@@ -56,13 +56,11 @@ def get_entry(name: str) -> dict[str, Any]:
     Raises:
         ValueError: The zoo has no such model; the message names close ones.
     """
-    entries = _entries()
-    if name in entries:
-        return entries[name]
-    aliases = {alias.lower(): key for key, entry in entries.items() for alias in entry.get('Alias', [])}
-    if name.lower() in aliases:
-        return entries[aliases[name.lower()]]
-    close = difflib.get_close_matches(name.lower(), [*entries, *aliases], 3, 0.5)
+    aliases = {alias.lower(): entry for entry in _entries().values() for alias in entry.get('Alias', [])}
+    known = {**_entries(), **aliases}
+    if name.lower() in known:
+        return known[name.lower()]
+    close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
     raise InvalidValue(
         f'the zoo has no model {name!r}'
         + (f'; did you mean {", ".join(close)}?' if close else f'; it has {", ".join(list_models())}')

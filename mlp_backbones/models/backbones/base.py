@@ -1,4 +1,7 @@
-"""What all backbones share: checked arguments, frozen stages, layer depths, and both forms."""
+"""What all backbones share: checked arguments, frozen stages, layer depths, and both forms.
+
+An argument of another type raises TypeError, one of another value ValueError; messages begin with the family's name.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +17,7 @@ from .loading import CheckpointModule
 
 
 def resolve_arch(name: str, arch: str | Mapping, archs: Mapping[str, Mapping], aliases: Mapping) -> dict:
-    """Return the settings of an architecture given by name or as a dict.
+    """Return the settings of an architecture: a row of ``archs``, or a mapping like one.
 
     Args:
         name (str): The family, for messages.
@@ -22,10 +25,6 @@ def resolve_arch(name: str, arch: str | Mapping, archs: Mapping[str, Mapping], a
             values of their kinds.
         archs (Mapping): The published variants.
         aliases (Mapping): Short name -> key of ``archs``.
-
-    Raises:
-        TypeError: ``arch`` is neither a string nor a mapping.
-        ValueError: An unknown name, or a mapping with missing or unknown keys, or values of another kind.
     """
     if isinstance(arch, str):
         key = aliases.get(arch.lower(), arch.lower())
@@ -57,12 +56,7 @@ def check_hidden(name: str, dims: Sequence[int], ratios: Sequence[float], diviso
 
 
 def resolve_out_indices(name: str, out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Return ``out_indices`` as ascending, non-negative stage numbers.
-
-    Raises:
-        TypeError: Neither an int nor a sequence of ints.
-        ValueError: Empty, out of range, or a stage named twice.
-    """
+    """Return ``out_indices`` as ascending, non-negative stage numbers."""
     given = (out_indices,) if is_int(out_indices) else out_indices
     if not isinstance(given, Sequence) or not all(map(is_int, given[: num_stages + 1])):  # more cannot all differ
         raise InvalidType(f'{name}: out_indices must be an int or a sequence of ints, got {short_repr(out_indices)}')
@@ -76,12 +70,7 @@ def resolve_out_indices(name: str, out_indices: int | Sequence[int], num_stages:
 
 
 def resolve_img_size(name: str, img_size: int | Sequence[int], divisor: int) -> tuple[int, int]:
-    """Return ``img_size``, a side or (height, width) in pixels, as (height, width).
-
-    Raises:
-        TypeError: Neither an int nor two ints.
-        ValueError: Not a positive multiple of ``divisor``, or too large for a matrix over its tokens.
-    """
+    """Return ``img_size``, a side or (height, width) in pixels, multiples of ``divisor``, as (height, width)."""
     sides = (img_size, img_size) if is_int(img_size) else img_size
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_int, sides)):
         raise InvalidType(f'{name}: img_size must be an int or (height, width), got {short_repr(img_size)}')
@@ -233,8 +222,8 @@ class BaseBackbone(CheckpointModule, Deployable):
         """
         groups = self._depth_groups()
         name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
-        depths = [depth for depth, group in enumerate(groups) for part in group if name.startswith(f'{part}.')]
-        return (depths or [len(groups)])[0], len(groups) + 1
+        depths = (depth for depth, group in enumerate(groups) for part in group if name.startswith(f'{part}.'))
+        return next(depths, len(groups)), len(groups) + 1
 
     def _in_memory_format_of(self, feature: Tensor, image: Tensor) -> Tensor:
         """Return a feature map in the memory format of the image it was computed from.

@@ -20,11 +20,6 @@ from ..layers.token_mixing import TokenMixing, resize_token_mixing
 from ..layers.windows import WindowPropagation, crop, from_windows, pad_to_multiple, to_windows
 from .base import BaseBackbone, resolve_img_size
 
-TOKEN_MIXING = {
-    'window': 'images of any size are cut into windows of img_size, the weights stay as they are',
-    'resize': 'the weights are interpolated to img_size as they are loaded, and images are cut into windows of it',
-    'fixed': 'as in the original: images of img_size only',
-}
 NUM_PROPAGATIONS = 4  # evenly spaced over the depth, the last one after the last block (as ViTDet, arXiv 2203.16527)
 
 
@@ -82,9 +77,11 @@ class IsotropicBackbone(BaseBackbone):
         name = type(self).__name__
         check_flags(name, cross_window=cross_window)
         super().__init__([dim] * depth, [patch_size] * depth, out_indices=out_indices, **kwargs)
-        if not isinstance(token_mixing, str) or token_mixing not in TOKEN_MIXING:
-            modes = '; '.join(f'{mode!r} ({what})' for mode, what in TOKEN_MIXING.items())
-            raise InvalidValue(f'{name} has no token_mixing {short_repr(token_mixing)}; choose from {modes}')
+        if not isinstance(token_mixing, str) or token_mixing not in ('window', 'resize', 'fixed'):
+            raise InvalidValue(
+                f"{name} has no token_mixing {short_repr(token_mixing)}; choose from 'window' and 'resize', which take "
+                f"images of any size, and 'fixed'"
+            )
         self.img_size = resolve_img_size(name, img_size, patch_size)
         self.patch_size = patch_size
         self.token_mixing = token_mixing

@@ -23,15 +23,10 @@ from ...checkpoints.dialects import HEAD
 
 
 def adapt_input_weight(weight: Tensor, in_channels: int) -> Tensor:
-    """Let a convolution that was trained on RGB take another number of channels, as timm's ``adapt_input_conv`` does.
+    """Let the weight of a convolution of RGB, (C, 3, k, k), take other channels, as timm's ``adapt_input_conv`` does.
 
-    Args:
-        weight (Tensor): (out_channels, 3, kernel, kernel).
-        in_channels (int): 1: the sum over RGB, so that a gray image gives what it gave as RGB. More: the three are
-            repeated in turn and scaled by 3 / ``in_channels``, which keeps the scale of the output.
-
-    Returns:
-        Tensor: (out_channels, in_channels, kernel, kernel), of the same dtype.
+    One channel gets the sum over RGB, so that a gray image gives what it gave as RGB. For more, the three are repeated
+    in turn and scaled by 3 / ``in_channels``, which keeps the scale of the output.
     """
     wide = weight.float()
     if in_channels == 1:
@@ -71,14 +66,10 @@ class CheckpointModule(BaseModule):
         self._register_load_state_dict_pre_hook(self._adapt_state_dict)
 
     def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Translate a checkpoint; the module and the tensors given stay as they are.
+        """Return a checkpoint's tensors under the module's names, and in words: whose names they had, what was changed.
 
-        Args:
-            tensors (Mapping[str, Tensor]): All or some of the module's tensors, by their names in it, in any dialect.
-
-        Returns:
-            tuple[dict, list]: The tensors under the module's names (what it does not have is among them); and in words
-            whose names they had, then what else was changed.
+        All or some of the module's tensors are taken, in any dialect; what it does not have stays among them. The
+        module and the tensors given stay as they are.
 
         Raises:
             CheckpointError: They are of a form or a size that cannot be adapted.
@@ -119,14 +110,9 @@ class CheckpointModule(BaseModule):
             print_log(f'{type(self).__name__}: names of {"; ".join(notes)}', logger='current')
 
     def fit(self, tensors: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Translate a checkpoint, and make sure that it fills the module.
+        """Return the whole state dict of the module from a checkpoint, and what the module has no place for.
 
-        Args:
-            tensors (Mapping[str, Tensor]): As for ``adapt``.
-            source (object): Where they are from, for messages.
-
-        Returns:
-            tuple[dict, dict]: The whole state dict of the module, and what the module has no place for.
+        The tensors are as for ``adapt``; ``source`` is where they are from, for messages.
 
         Raises:
             CheckpointError: A tensor is missing, has another shape, or belongs to a deeper model.
@@ -153,7 +139,7 @@ class CheckpointModule(BaseModule):
         return {key: loaded.get(key, value) for key, value in own.items()}, rest
 
     def _may_be_missing(self, name: str) -> bool:
-        """Whether a checkpoint may come without this tensor, whose initial value changes nothing."""
+        """Return whether a checkpoint may come without this tensor, whose initial value changes nothing."""
         return name.endswith('num_batches_tracked')  # absent from very old files, and from PaddlePaddle's
 
     def _deeper(self, names: Sequence[str]) -> list[str]:
@@ -201,18 +187,11 @@ class CheckpointModule(BaseModule):
 
 
 def fit_model(model: nn.Module, tensors: Mapping[str, Tensor], source: object = 'the checkpoint') -> dict[str, Tensor]:
-    """Let a checkpoint fit a framework's model that holds one of our backbones; a pure function.
+    """Return a checkpoint's tensors under the names of a framework's model, without those of other shapes.
 
     A bare backbone or an original classifier, without the backbone's name in its names, becomes one of the framework:
-    the original's head becomes ``head.fc`` where the model has one. What is dropped is named in the log.
-
-    Args:
-        model (nn.Module): Of mmpretrain, mmdet or mmseg.
-        tensors (Mapping[str, Tensor]): What ``state_dict_of`` gave.
-        source (object): Where they are from, for messages.
-
-    Returns:
-        dict[str, Tensor]: Under the model's names, without tensors of other shapes than the model's.
+    the original's head becomes ``head.fc`` where the model has one. What is dropped is named in the log. ``source`` is
+    where the tensors are from, for messages.
 
     Raises:
         CheckpointError: One of our backbones is not filled, or the checkpoint is bare and there are several.
@@ -234,25 +213,21 @@ def fit_model(model: nn.Module, tensors: Mapping[str, Tensor], source: object = 
             fitted[name if bare else prefix + key] = value
     dropped = []
     for key, value in list(fitted.items()):
-        if key in own and own[key].shape == value.shape or key not in own and not bare:
-            continue
-        why = f'for {tuple(own[key].shape)}' if key in own else 'which the model does not have'
-        dropped.append(f'{key} {tuple(value.shape)} {why}')
-        del fitted[key]
+        if key in own and own[key].shape != value.shape:
+            dropped.append(f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}')
+            del fitted[key]
+        elif bare and key not in own:
+            dropped.append(f'{key} {tuple(value.shape)} which the model does not have')
+            del fitted[key]
     if dropped:
         print_log(f'dropped from {source}: {shorten(dropped)}', logger='current', level=logging.WARNING)
     return fitted
 
 
 def fill_model(model: nn.Module, content: Any, source: str | Path, strict: bool = False) -> None:
-    """Load a checkpoint that was read already.
+    """Load what ``read_checkpoint`` returned for ``source`` into a framework's model.
 
-    Args:
-        model (nn.Module): A framework's model.
-        content (Any): What ``read_checkpoint`` gave.
-        source (str | Path): Where it is from, for messages.
-        strict (bool): Refuse weights that leave a tensor of the whole model unfilled, or hold others. Defaults to
-            False: only the backbone must be filled.
+    Its backbone must be filled, and with ``strict`` the whole model, by these tensors and no others.
 
     Raises:
         CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
@@ -284,14 +259,14 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _bare(tensors: Mapping[str, Tensor], prefix: str | None = None) -> dict[str, Tensor]:
-    """The backbone's tensors of a checkpoint; ``prefix`` is removed, by default ``backbone.`` where there is one."""
+    """Return the backbone's tensors without their ``prefix``, by default ``backbone.`` where some have it."""
     if prefix is None and not any(key.startswith('backbone.') for key in tensors):
         return dict(tensors)
     return _below(tensors, (prefix or 'backbone').rstrip('.') + '.')
 
 
 def _unwrap(content: dict) -> dict:
-    """What ``load_state_dict`` of a bare backbone was given, out of the wrappers of a file and without ``backbone.``"""
+    """Return what ``load_state_dict`` of a bare backbone was given, out of a file's wrappers, without ``backbone.``"""
     wrapped = any(isinstance(value, Mapping) for value in content.values())
     wrapped = wrapped or any(key.startswith(('module.', '_orig_mod.', 'backbone.')) for key in content)
     return _bare(state_dict_of(content)) if wrapped else content

@@ -15,7 +15,7 @@ from ...registry import register_model
 from ...utils.checks import short_repr
 from ...utils.errors import InvalidValue
 from ..layers.activation_checkpointing import Recomputed
-from ..layers.conv_norm import ConvNorm
+from ..layers.conv_norm import ConvNorm, is_foldable
 from ..layers.folding import absorb, affine_of, batch_norm_affine, fold_after, fold_before
 from ..layers.mlp import build_drop_path
 from ..layers.norm import build_norm
@@ -184,11 +184,7 @@ class RepMLP(BaseBackbone):
             )
         if min(channels) < REDUCTION:
             raise InvalidValue(f"RepMLP: arch['channels'] must be from {REDUCTION} up, got {channels}")
-        if (
-            not isinstance(norm_cfg, Mapping)
-            or norm_cfg.get('type') == 'GN'
-            or not norm_cfg.get('track_running_stats', True)
-        ):
+        if not is_foldable(build_norm(norm_cfg, channels[0])):
             raise InvalidValue(
                 f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', with running statistics, to be folded, "
                 f'got {short_repr(norm_cfg)}'

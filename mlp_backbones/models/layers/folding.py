@@ -52,15 +52,9 @@ def fold_token_mixing(
 ) -> tuple[Tensor, Tensor]:
     """Return the scale (C,) and the shift (L, C) of a token mixing that takes in the affines around it.
 
-    A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
+    Weight and bias are (L, L) and (L,); ``scale`` and ``shift``, (C,), of the affine before; ``after``, (C,), a scale
+    of the outputs. A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
     W(scale x + shift) + bias = scale W x + (shift rowsum(W) + bias).
-
-    Args:
-        weight (Tensor): (L, L).
-        bias (Tensor): (L,).
-        scale (Tensor): (C,), of the affine before.
-        shift (Tensor): (C,), of the affine before.
-        after (Tensor, optional): (C,), a scale of the outputs.
     """
     scale, shift = scale.double().flatten(), shift.double().flatten()
     shift = weight.double().sum(1, keepdim=True) * shift + bias.double()[:, None]
@@ -112,11 +106,10 @@ class Deployable(nn.Module):
     deploy: bool
 
     def check_foldable(self) -> None:
-        """Refuse to fold in training mode, and layers that may compute something else than their weights say.
+        """Raise ``FoldingError`` in training mode, or where a layer may compute something else than its weights say.
 
-        Raises:
-            FoldingError: The module is in training mode; or a layer is of another type than those of torch and of this
-                package, such as an adapter or a parametrized layer, or has hooks or a ``forward`` of its own.
+        Such layers are of other types than torch's and this package's, as adapters and parametrized layers are, or have
+        hooks or a ``forward`` of their own.
         """
         if self.training:
             raise FoldingError(
