@@ -52,6 +52,7 @@ from torch.utils.benchmark import timer
 import mlp_backbones
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.deploy import graph, heads, runtime
+from mlp_backbones.deploy.description import describe
 from mlp_backbones.deploy.export import TensorModel, parse_size, tensors_of
 from mlp_backbones.engine.preflight import load_model_config
 from mlp_backbones.models.backbones.base import BaseBackbone
@@ -148,7 +149,7 @@ def whole(config: str) -> graph.Whole:
     cfg = load_model_config(config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg).eval()
-    return graph.Whole(model, graph.metadata(cfg, model, Path(config).stem))
+    return graph.Whole(model, describe(cfg, model, Path(config).stem))
 
 
 def in_engine(model: torch.nn.Module, x: torch.Tensor, engine: str, modifiers: tuple[str, ...]) -> Callable[[], None]:

@@ -98,10 +98,11 @@ def export_whole(cfg, model, args: argparse.Namespace, partial: Path) -> None:
     import torch
 
     from mlp_backbones.deploy import graph
+    from mlp_backbones.deploy.description import describe
     from mlp_backbones.utils.errors import InvalidValue
 
     try:
-        settings = graph.metadata(cfg, model, Path(args.config).stem)
+        settings = describe(cfg, model, Path(args.config).stem)
         print(f'tracing {type(model).__name__}: about two minutes', flush=True)
         run = WRITERS[partial.suffix](model, settings, args, partial)
     except InvalidValue as error:
@@ -134,13 +135,13 @@ def write_openvino(model, settings: dict, args: argparse.Namespace, partial: Pat
     """Write OpenVINO's .xml and .bin and return a function that runs the files."""
     import openvino
 
-    from mlp_backbones.deploy import graph
+    from mlp_backbones.deploy.runtime import KEY
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / 'model.onnx'
         write_onnx(model, settings, args, source)
         converted = openvino.convert_model(source)
-        converted.set_rt_info(json.dumps(settings), graph.KEY)
+        converted.set_rt_info(json.dumps(settings), KEY)
         openvino.save_model(converted, partial, compress_to_fp16=False)
     return run_with('openvino', partial)
 
@@ -160,9 +161,10 @@ def write_pt2(model, settings: dict, args: argparse.Namespace, partial: Path):
     import torch
 
     from mlp_backbones.deploy import graph
+    from mlp_backbones.deploy.runtime import KEY
 
     program = graph.whole_program(model, settings, args.scores)
-    torch.export.save(program, partial, extra_files={f'{graph.KEY}.json': json.dumps(settings)})
+    torch.export.save(program, partial, extra_files={f'{KEY}.json': json.dumps(settings)})
     module = torch.export.load(partial).module()
     names = graph.Whole(model, settings, args.scores).names
     return lambda image: dict(zip(names, module(image)))

@@ -7,14 +7,13 @@ decoded.
 
 import argparse
 import copy
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 from mlp_backbones.engine.preflight import load_model_config
 from mlp_backbones.utils.cli import check_target, run_tool
 from mlp_backbones.utils.errors import UserError
+from mlp_backbones.utils.files import written_together
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,12 +71,10 @@ def main() -> None:
         if not difference <= TOLERANCE:
             raise UserError(f'the folded form differs by {difference:.1e}, more than {TOLERANCE}; nothing is written')
 
-    with tempfile.TemporaryDirectory(prefix=f'.{args.out.stem}-', dir=args.out.parent) as folder:
+    with written_together(args.out) as partial:
         meta = dict(source=Path(args.checkpoint).name, config=Path(args.config).name, form='deploy')
-        partial = write_checkpoint(tensors, Path(folder) / 'checkpoint.pth', meta)
-        deploy_cfg.dump(Path(folder) / 'config.py')
-        os.replace(partial, args.out)
-        os.replace(Path(folder) / 'config.py', args.config_out)
+        write_checkpoint(tensors, partial, meta)
+        deploy_cfg.dump(partial.with_suffix('.py'))
     parameters = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, folded)]
     print(f'parameters: {parameters[0]:.2f} M -> {parameters[1]:.2f} M\nwritten: {args.out}, {args.config_out}')
 

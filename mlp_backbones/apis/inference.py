@@ -13,7 +13,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from ..checkpoints import read_checkpoint
-from ..deploy.graph import task_of
+from ..deploy.description import task_of
 from ..deploy.runtime import Model
 from ..engine.config import find_config
 from ..engine.preflight import load_model_config
@@ -26,12 +26,7 @@ INFERENCERS = dict(mmpretrain='ImageClassificationInferencer', mmdet='DetInferen
 
 
 def find_weights(model: str, entry: Mapping[str, Any]) -> str:
-    """Return the published weights of a model, as ``find_config`` gave its entry.
-
-    Raises:
-        UserError: The model is a config, which has none.
-        ValueError: The weights have no direct link.
-    """
+    """Return the link to a model's weights; raise ``UserError`` for a config, and ValueError without a direct link."""
     if entry:
         return published_weights(entry, '--weights PATH')
     names = [n for n in list_models() if Path(get_entry(n)['Config']).name == Path(model).name]
@@ -69,7 +64,7 @@ class Predictor(Model):
     model: Any
 
     def __init__(self, cfg, model: torch.nn.Module, about: Mapping[str, Any]) -> None:
-        self.cfg, self.model, self.about = cfg, model, dict(about, task=task_of(model))
+        self.cfg, self.model, self.about = cfg, model, dict(about, task=task_of(cfg))
         self.model.cfg = self.model._config = cfg
         self.model.dataset_meta = dict(classes=about['classes'], palette=about['palette'])
         # The frameworks warn of registries that they do not need.
@@ -125,7 +120,7 @@ class Predictor(Model):
         return data[1] if self.cfg.default_scope == 'mmdet' else data  # behind the images
 
     def inputs(self, image: np.ndarray, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Return an image as the model gets it, (1, 3, H, W), normalized, on the model's device.
+        """Return an image as the model gets it.
 
         Args:
             image (np.ndarray): (H, W, 3), BGR, uint8.
@@ -133,7 +128,7 @@ class Predictor(Model):
                 test pipeline does.
 
         Returns:
-            torch.Tensor: On the model's device.
+            torch.Tensor: (1, 3, H, W), normalized, on the model's device.
         """
         import cv2
 

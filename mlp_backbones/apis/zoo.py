@@ -10,6 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from ..checkpoints import convert, read_checkpoint, state_dict_of
+from ..models.backbones.loading import fill_model
 from ..utils.cli import quiet_log
 from ..utils.environment import require
 from ..utils.errors import InvalidType, InvalidValue
@@ -20,8 +27,6 @@ ROOT = Path(__file__).parents[1] / '.mim'  # configs and metafiles, in a clone a
 @functools.lru_cache(maxsize=1)
 def _entries() -> dict[str, dict]:
     """Return name -> entry of its metafile, in the files' order."""
-    import yaml
-
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     entries = [e for file in index['Import'] for e in yaml.safe_load((ROOT / file).read_text())['Models']]
     return {entry['Name']: entry for entry in entries}
@@ -51,13 +56,11 @@ def get_entry(name: str) -> dict[str, Any]:
     Raises:
         ValueError: The zoo has no such model; the message names close ones.
     """
-    entries = _entries()
-    if name in entries:
-        return entries[name]
-    aliases = {alias.lower(): key for key, entry in entries.items() for alias in entry.get('Alias', [])}
-    if name.lower() in aliases:
-        return entries[aliases[name.lower()]]
-    close = difflib.get_close_matches(name.lower(), [*entries, *aliases], 3, 0.5)
+    aliases = {alias.lower(): entry for entry in _entries().values() for alias in entry.get('Alias', [])}
+    known = {**_entries(), **aliases}
+    if name.lower() in known:
+        return known[name.lower()]
+    close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
     raise InvalidValue(
         f'the zoo has no model {name!r}'
         + (f'; did you mean {", ".join(close)}?' if close else f'; it has {", ".join(list_models())}')
@@ -73,9 +76,6 @@ def get_config(name: str):
     Returns:
         mmengine.Config: Ready to be changed; each call reads the file anew.
     """
-    require('mmengine')
-    from mmengine.config import Config
-
     return Config.fromfile(ROOT / get_entry(name)['Config'])
 
 
@@ -106,23 +106,16 @@ def get_model(name: str, pretrained: bool | str | Path = False, **overrides: Any
     """
     entry, cfg = get_entry(name), get_config(name)
     weights = published_weights(entry, 'pretrained=PATH') if pretrained is True else pretrained or None
-    _check_overrides(name, cfg, overrides)
-    cfg.merge_from_dict(dict(model=dict(backbone=dict(init_cfg=None))))
-    cfg.merge_from_dict(dict(model=overrides))
-    return build_model(cfg, weights)
-
-
-def _check_overrides(name: str, cfg, overrides: Mapping[str, Any]) -> None:
-    """Raise ``InvalidType`` where the model of a config has no such parts; a part's own class refuses the rest."""
-    require(cfg.default_scope)
-    importlib.import_module(f'{cfg.default_scope}.models')
-    cls = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.get(cfg.model.type)
+    cls = _models_of(cfg).get(cfg.model.type)
     known = inspect.signature(cls).parameters
-    if unknown := [key for key in overrides if key not in known]:
+    if unknown := [key for key in overrides if key not in known]:  # a part's own class refuses the rest
         raise InvalidType(
             f'get_model({name!r}): {cls.__name__} takes no argument {", ".join(unknown)}, only {", ".join(known)}. '
             f'Arguments of a part are given as in backbone=dict(in_channels=4)'
         )
+    cfg.model.backbone.init_cfg = None
+    cfg.merge_from_dict(dict(model=overrides))
+    return build_model(cfg, weights)
 
 
 def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
@@ -140,20 +133,14 @@ def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
     Raises:
         CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
     """
-    require(cfg.default_scope)
-    from mmengine.registry import DefaultScope
-
-    from ..checkpoints import read_checkpoint
-
-    importlib.import_module(f'{cfg.default_scope}.models')
-
+    models = _models_of(cfg)
     model_cfg = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     if weights is not None:
         model_cfg.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = importlib.import_module(f'{cfg.default_scope}.registry').MODELS.build(model_cfg)
+        model = models.build(model_cfg)
         with quiet_log('WARNING'):  # mmengine lists every parameter otherwise
             model.init_weights()
     if weights is not None:
@@ -161,35 +148,11 @@ def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
     return model.eval()
 
 
-def fill_model(model, content: Any, source: str | Path, strict: bool = False) -> None:
-    """Load a checkpoint that was read already.
-
-    Args:
-        model (torch.nn.Module): A framework's model.
-        content (Any): What ``read_checkpoint`` gave.
-        source (str | Path): Where it is from, for messages.
-        strict (bool): As in ``build_model``. Defaults to False.
-
-    Raises:
-        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
-    """
-    from mmengine.runner.checkpoint import load_state_dict
-
-    from ..checkpoints import CheckpointError, state_dict_of
-    from ..models.backbones.loading import fit_model
-
-    tensors = fit_model(model, state_dict_of(content, source), source)
-    if not strict:
-        load_state_dict(model, tensors, strict=False)  # mmengine's, which logs what a head or a neck lacks
-        return
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
-        raise CheckpointError(
-            f'{source} does not fill the model: {error}'
-            + (f'\nThe config that it was trained with lies beside it: {", ".join(beside)}' if beside else '')
-        ) from error
+def _models_of(cfg):
+    """Return the registry that a config's model is built from, with all that its framework registers."""
+    require(cfg.default_scope)
+    importlib.import_module(f'{cfg.default_scope}.models')
+    return importlib.import_module(f'{cfg.default_scope}.registry').MODELS
 
 
 def register_with_mmpretrain() -> None:
@@ -199,13 +162,15 @@ def register_with_mmpretrain() -> None:
     mmpretrain is given as ``mlp_backbones:FILE_OR_URL``. Importing this package does not register them.
     """
     require('mmpretrain')
-    from mmengine.runner.checkpoint import CheckpointLoader
     from mmpretrain.apis.model import ModelHub
 
     scheme = 'mlp_backbones:'
-    CheckpointLoader.register_scheme(
-        prefixes=scheme, loader=lambda name, map_location=None: _read_converted(name.removeprefix(scheme)), force=True
-    )
+
+    def read(name: str, map_location: object = None) -> dict[str, Any]:
+        source = name.removeprefix(scheme)
+        return dict(state_dict=convert(state_dict_of(read_checkpoint(source), source)).tensors)
+
+    CheckpointLoader.register_scheme(prefixes=scheme, loader=read, force=True)
     entries = [entry for entry in _entries().values() if entry['Config'].startswith('configs/classification/')]
     if all(ModelHub.has(entry['Name']) for entry in entries):
         return
@@ -217,10 +182,3 @@ def register_with_mmpretrain() -> None:
             known.weights = scheme + entry['Weights']
         for alias in entry.get('Alias', []):
             ModelHub._models_dict.setdefault(alias.lower(), known)
-
-
-def _read_converted(source: str) -> dict[str, Any]:
-    """Read a checkpoint of any release as one of mmpretrain's classifiers."""
-    from ..checkpoints import convert, read_checkpoint, state_dict_of
-
-    return dict(state_dict=convert(state_dict_of(read_checkpoint(source), source)).tensors)

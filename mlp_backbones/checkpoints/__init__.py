@@ -3,18 +3,13 @@
 from ..utils.errors import CheckpointError
 from ..utils.files import sha256
 from .convert import Converted, convert, write_checkpoint
-from .dialects import CONVMLP, FAMILIES, GMLP, REPMLP, RESMLP, Dialect, Family
+from .dialects import FAMILIES, Family
 from .files import fetch, read_checkpoint, state_dict_of
 
 __all__ = [
-    'CONVMLP',
     'FAMILIES',
-    'GMLP',
-    'REPMLP',
-    'RESMLP',
     'CheckpointError',
     'Converted',
-    'Dialect',
     'Family',
     'convert',
     'fetch',

@@ -1,8 +1,8 @@
 """Any dialect -> a checkpoint of this package."""
 
-import os
+import hashlib
+import io
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import CheckpointError
-from ..utils.files import sha256
-from .dialects import FAMILIES
+from ..utils.files import written_whole
+from .dialects import FAMILIES, HEAD
 
 
 class Converted(NamedTuple):
@@ -43,23 +43,21 @@ def convert(tensors: Mapping[str, Tensor], backbone_only: bool = False) -> Conve
     Raises:
         CheckpointError: The names are those of none of the families.
     """
-    whole = any(k.startswith('backbone.') for k in tensors)
-    rest = {k: v for k, v in tensors.items() if whole and not k.startswith('backbone.')}
-    body = {k.removeprefix('backbone.'): v for k, v in tensors.items() if k not in rest}
-    family = next((f for f in FAMILIES.values() if any(re.search(f.mark, k) for k in body)), None)
+    rest: dict[str, Tensor] = {}
+    if any(key.startswith('backbone.') for key in tensors):
+        rest = {key: value for key, value in tensors.items() if not key.startswith('backbone.')}
+    body = {key.removeprefix('backbone.'): value for key, value in tensors.items() if key not in rest}
+    family = next((f for f in FAMILIES.values() if any(re.search(f.mark, key) for key in body)), None)
     if family is None:
         raise CheckpointError(
             f'these are not weights of {", ".join(FAMILIES)}: the names are {", ".join(sorted(body)[:4])}, ...'
         )
-    dialect = family.dialect_of(body)
-    body = dialect.convert(body) if dialect else body
-    heads = {k: v for k, v in body.items() if k in ('head.weight', 'head.bias')}
-    body = {k: v for k, v in body.items() if k not in heads}
-    if not backbone_only:
-        body = {f'backbone.{k}': v for k, v in body.items()}
-        body.update({f'head.fc.{k.removeprefix("head.")}': v for k, v in heads.items()})
-        body.update(rest)
-    return Converted(body, family.name, dialect.name if dialect else family.native)
+    body, dialect = family.translate(body)
+    if backbone_only:
+        made = {key: value for key, value in body.items() if key not in HEAD}
+    else:
+        made = {HEAD.get(key, f'backbone.{key}'): value for key, value in body.items()} | rest
+    return Converted(made, family.name, dialect)
 
 
 def write_checkpoint(
@@ -83,27 +81,25 @@ def write_checkpoint(
     """
     if target.suffix not in ('.pth', '.safetensors'):
         raise CheckpointError(f'cannot write {target}: the suffix must be .pth or .safetensors')
-    if not add_hash and target.exists() and not force:
-        raise FileExistsError(f'{target} already exists; --force replaces it')
     # Copies: a view would take all that it is a view of along, and safetensors refuses tensors that share memory.
     tensors = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    with tempfile.TemporaryDirectory(prefix=f'.{target.stem}-', dir=target.parent) as folder:
-        partial = Path(folder) / 'partial'
-        if target.suffix == '.pth':
-            with partial.open('wb') as file:
-                torch.save(dict(meta=dict(meta), state_dict=tensors), file)
-        else:
-            try:
-                from safetensors.torch import save_file
-            except ImportError as error:
-                raise CheckpointError(f'{target} needs the package safetensors: pip install safetensors') from error
-            try:
-                save_file(tensors, partial, metadata=dict(meta))
-            except Exception as error:  # its errors have no common class
-                raise CheckpointError(f'{target} cannot hold these tensors: {error}') from error
-        if add_hash:
-            target = target.with_name(f'{target.stem}-{sha256(partial)[:8]}{target.suffix}')
-            if target.exists() and not force:
-                raise FileExistsError(f'{target} already exists; --force replaces it')
-        os.replace(partial, target)
+    if target.suffix == '.pth':
+        file = io.BytesIO()
+        torch.save(dict(meta=dict(meta), state_dict=tensors), file)
+        content = file.getvalue()
+    else:
+        try:
+            from safetensors.torch import save
+        except ImportError as error:
+            raise CheckpointError(f'{target} needs the package safetensors: pip install safetensors') from error
+        try:
+            content = save(tensors, dict(meta))
+        except Exception as error:  # its errors have no common class
+            raise CheckpointError(f'{target} cannot hold these tensors: {error}') from error
+    if add_hash:
+        target = target.with_name(f'{target.stem}-{hashlib.sha256(content).hexdigest()[:8]}{target.suffix}')
+    if target.exists() and not force:
+        raise FileExistsError(f'{target} already exists; --force replaces it')
+    with written_whole(target) as partial:
+        partial.write_bytes(content)
     return target

@@ -6,7 +6,7 @@ The functions take a backbone's or a classifier's tensors, without a prefix, and
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -43,9 +43,16 @@ class Family(NamedTuple):
     native: str
     dialects: tuple[Dialect, ...] = ()
 
-    def dialect_of(self, tensors: Mapping[str, Tensor]) -> Optional[Dialect]:
-        """The dialect that tensors are named in, or None where the names are ours."""
-        return next((dialect for dialect in self.dialects if dialect.recognises(tensors)), None)
+    def translate(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """Return tensors under our names, and whose names they had."""
+        for dialect in self.dialects:
+            if dialect.recognises(tensors):
+                return dialect.convert(tensors), dialect.name
+        return dict(tensors), self.native
+
+
+# An original classifier's head -> that of mmpretrain's classifiers.
+HEAD = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias'}
 
 
 def _rename(tensors: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The reader of checkpoint files, which executes nothing that is in them.
 
-``load_from`` and ``--resume`` of a ``.pth`` file go through mmengine's own reader instead.
+What a run resumes from goes through mmengine's own reader instead.
 """
 
 import hashlib
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ..utils.errors import CheckpointError, CheckpointNotFound, InvalidType
 from ..utils.files import sha256
-from .pickles import ARRAYS, Described, SafeUnpickler, array_of
+from .pickles import Described, SafeUnpickler, sizes
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what a file of torch before 1.6 starts with
 LONGEST_NAME = 500  # characters of a tensor's name
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'ema_state_dict')
+NUMBERS = re.compile(r'[biufc]\d{1,2}')  # the dtypes that a numpy array may have
 
 
 def fetch(url: str) -> Path:
@@ -51,17 +52,13 @@ def fetch(url: str) -> Path:
 
 
 def _hash_in(name: str) -> str | None:
-    """The SHA-256 prefix in a file's name, as in ``resmlp-7c5a91ce.pth``."""
+    """Return the SHA-256 prefix in a file's name, as in ``resmlp-7c5a91ce.pth``."""
     match = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
     return match[1] if match else None
 
 
 def check_hash(path: Path) -> None:
-    """Compare a file with the SHA-256 prefix in its name; names without one pass.
-
-    Raises:
-        CheckpointError: They differ.
-    """
+    """Raise ``CheckpointError`` where a file differs from the SHA-256 prefix in its name; names without one pass."""
     prefix = _hash_in(path.name)
     if prefix and not (digest := sha256(path)).startswith(prefix):
         raise CheckpointError(
@@ -71,7 +68,7 @@ def check_hash(path: Path) -> None:
 
 
 def read_checkpoint(source: str | Path) -> Any:
-    """What a ``.pth``, ``.pdparams`` or ``.safetensors`` file contains; nothing in it is run.
+    """Return what a ``.pth``, ``.pdparams`` or ``.safetensors`` file contains; nothing in it is run.
 
     Args:
         source (str | Path): A path, or a URL (``http``, ``https``), which is kept in torch's cache. A SHA-256 prefix in
@@ -88,14 +85,13 @@ def read_checkpoint(source: str | Path) -> Any:
     """
     if not isinstance(source, (str, Path)):
         raise InvalidType(f'a checkpoint must be a path or a URL, got {source!r}')
+    path = Path(source)
     if str(source).startswith(('http://', 'https://')):
         path = fetch(str(source))
     elif '://' in str(source):
         raise CheckpointError(f'a checkpoint must be a path or an http(s) URL, got {source}')
-    else:
-        path = Path(source)
-        if not os.path.isfile(path):
-            raise CheckpointNotFound(f'the checkpoint {source} does not exist')
+    elif not os.path.isfile(path):
+        raise CheckpointNotFound(f'the checkpoint {source} does not exist')
     try:
         with path.open('rb') as file:
             start = file.read(256).lstrip()
@@ -106,9 +102,8 @@ def read_checkpoint(source: str | Path) -> Any:
         check_hash(path)
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error.strerror}') from error
-    reader = {'.safetensors': _read_safetensors, '.pdparams': _read_paddle}.get(path.suffix, _read_torch)
     try:
-        return reader(path)
+        return _read(path, zipped=start.startswith(b'PK\3\4'))
     except CheckpointError as error:
         raise CheckpointError(f'{path} was refused: it {error}; nothing in it was run') from error
     except ImportError as error:
@@ -120,22 +115,24 @@ def read_checkpoint(source: str | Path) -> Any:
         ) from error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
+def _read(path: Path, zipped: bool) -> Any:
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
 
-    return load_file(path)
-
-
-def _limit(path: Path) -> int:
-    """Bytes that the tensors of a file may claim: weights may be tied, but not a thousand times."""
-    return 8 * path.stat().st_size + (16 << 20)
-
-
-def _read_paddle(path: Path) -> dict[str, Tensor]:
-    """The arrays of a ``.pdparams`` file as tensors."""
+        return load_file(path)
+    # Bytes that the tensors may claim: weights may be tied, but not a thousand times.
+    limit = 8 * path.stat().st_size + (16 << 20)
+    if zipped and path.suffix != '.pdparams':
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive, limit)
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        unpickler = SafeUnpickler(content, _limit(path))
-        made = unpickler.load()
+        return (_read_paddle if path.suffix == '.pdparams' else _read_legacy)(content, limit)
+
+
+def _read_paddle(content: mmap.mmap, limit: int) -> dict[str, Tensor]:
+    """Return the arrays of a ``.pdparams`` file as tensors."""
+    unpickler = SafeUnpickler(content, limit)
+    made = unpickler.load()
     if isinstance(made, Mapping) and isinstance(made.get('model'), Mapping):
         made = made['model']
     if not isinstance(made, Mapping):
@@ -143,26 +140,31 @@ def _read_paddle(path: Path) -> dict[str, Tensor]:
     tensors = {}
     for name, described in made.items():
         # "StructuredToParameterName@@" is a dict of names beside the arrays.
-        if isinstance(described, Described) and described.path.endswith(ARRAYS):
-            array = array_of(described)
+        if isinstance(described, Described) and described.path.endswith(('._reconstruct', '._frombuffer')):
+            array = _array_of(described)
             unpickler.spend(64 + array.nbytes)
             # torch needs the machine's byte order, and memory that may be written to.
             tensors[str(name)] = torch.from_numpy(array.astype(array.dtype.newbyteorder('=')))
     return tensors
 
 
-def _read_torch(path: Path) -> Any:
-    """What ``torch.save`` wrote, in today's format or in that of torch before 1.6."""
-    with path.open('rb') as file:
-        if file.read(4) == b'PK\3\4':
-            with zipfile.ZipFile(path) as archive:
-                return _read_archive(archive, _limit(path))
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _read_legacy(content, _limit(path))
+def _array_of(made: Described) -> np.ndarray:
+    """Return the numpy array that a file describes, or raise an error of any kind where it is damaged."""
+    if made.path.endswith('._frombuffer'):
+        content, dtype, shape, order = made.args
+    else:
+        _, shape, dtype, fortran, content = made.state
+        order = 'F' if fortran is True else 'C'
+    code = dtype.args[0]
+    if not isinstance(content, (bytes, bytearray)) or not isinstance(code, str) or not NUMBERS.fullmatch(code):
+        raise CheckpointError('contains an array of something other than numbers')
+    big_endian = dtype.state is not None and dtype.state[1] == '>'
+    array = np.frombuffer(content, np.dtype(f'{">" if big_endian else "<"}{code}'))
+    return array.reshape(sizes(shape), order='F' if order == 'F' else 'C')
 
 
 def _read_archive(archive: zipfile.ZipFile, limit: int) -> Any:
-    """A zip archive with a pickle and a file for each storage."""
+    """Return what ``torch.save`` wrote: a zip archive with a pickle and a file for each storage."""
     names = archive.namelist()
     root = next((name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')), None)
     if root is None:
@@ -193,7 +195,7 @@ def _read_archive(archive: zipfile.ZipFile, limit: int) -> Any:
 
 
 def _read_legacy(content: mmap.mmap, limit: int) -> Any:
-    """Five pickles, of which the fourth is what was saved and the fifth lists the storages that follow."""
+    """Return what torch before 1.6 wrote: the fourth of five pickles, the fifth lists the storages that follow."""
     storages: dict[str, tuple[Tensor, int]] = {}  # and their number of items
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -213,10 +215,10 @@ def _read_legacy(content: mmap.mmap, limit: int) -> Any:
     saved = SafeUnpickler(content, limit, storage)
     made = saved.load()
     keys = SafeUnpickler(content, limit).load()
-    if not isinstance(keys, list) or len(keys) != len(storages) or any(type(key) is not str for key in keys):
+    if not isinstance(keys, list) or any(type(key) is not str for key in keys) or sorted(keys) != sorted(storages):
         raise ValueError('its storages are not those that its tensors need')
     for key in keys:
-        tensor, count = storages.pop(key)
+        tensor, count = storages[key]
         numbers = content.read(8 + len(tensor))
         if len(numbers) != 8 + len(tensor) or int.from_bytes(numbers[:8], sys.byteorder) != count:
             raise ValueError('there are fewer numbers than it says')
@@ -225,7 +227,7 @@ def _read_legacy(content: mmap.mmap, limit: int) -> Any:
 
 
 def state_dict_of(content: Any, source: object = 'the checkpoint') -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, out of its wrappers and without ``module.``.
+    """Return the tensors of a checkpoint by name, out of its wrappers and without ``module.``.
 
     Args:
         content (Any): What ``read_checkpoint`` returned. Of several wrappers the first of ``WRAPPERS`` counts: weights
@@ -238,13 +240,9 @@ def state_dict_of(content: Any, source: object = 'the checkpoint') -> dict[str, 
     Raises:
         CheckpointError: It contains no tensors.
     """
-    for _ in range(3):
-        if not isinstance(content, Mapping):
-            break
-        inner: Mapping | None = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+    for _ in range(3):  # a dict may be inside itself
+        inner = [content.get(key) for key in WRAPPERS] if isinstance(content, Mapping) else []
+        content = next((value for value in inner if isinstance(value, Mapping)), content)
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{source} is not a checkpoint: expected a dict of tensors, got {type(content).__name__}')
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}

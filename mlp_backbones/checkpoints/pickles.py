@@ -6,51 +6,31 @@ may ask for are never imported: what it would make of them is only written down 
 
 import functools
 import pickle
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..utils.errors import CheckpointError
 
 THEIRS = pickle._Unpickler.dispatch  # operation -> the method that carries it out
-STORAGES = {
-    'torch.DoubleStorage': torch.float64,
-    'torch.FloatStorage': torch.float32,
-    'torch.HalfStorage': torch.float16,
-    'torch.BFloat16Storage': torch.bfloat16,
-    'torch.LongStorage': torch.int64,
-    'torch.IntStorage': torch.int32,
-    'torch.ShortStorage': torch.int16,
-    'torch.CharStorage': torch.int8,
-    'torch.ByteStorage': torch.uint8,
-    'torch.BoolStorage': torch.bool,
-    'torch.ComplexFloatStorage': torch.complex64,
-    'torch.ComplexDoubleStorage': torch.complex128,
-    'torch.UntypedStorage': torch.uint8,
-    'torch.storage.UntypedStorage': torch.uint8,
-}
 DTYPES = {f'torch.{name}': dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
-NUMPY = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
-NUMPY += ['numpy.core.numeric._frombuffer', 'numpy._core.numeric._frombuffer', 'numpy.dtype', 'numpy.ndarray']
-NUMBERS = re.compile(r'[biufc]\d{1,2}')  # the dtypes that an array may have
-ARRAYS = ('._reconstruct', '._frombuffer')  # the ends of those names that make an array
-# What training scripts and mmengine's hooks save beside the weights.
-OTHERS = ['argparse.Namespace', 'mmengine.logging.history_buffer.HistoryBuffer', 'torch.device']
-OTHERS += ['builtins.getattr', '__builtin__.getattr']  # by which a history of losses names its methods
+DTYPES |= {f'torch.{name}': dtype for name, dtype in torch.storage._storage_type_to_dtype_map().items()}
+DTYPES |= {'torch.UntypedStorage': torch.uint8, 'torch.storage.UntypedStorage': torch.uint8}
+DESCRIBED = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
+DESCRIBED += ['numpy.core.numeric._frombuffer', 'numpy._core.numeric._frombuffer', 'numpy.dtype', 'numpy.ndarray']
+# What training scripts and mmengine's hooks save beside the weights; a history of losses names its methods by getattr.
+DESCRIBED += ['argparse.Namespace', 'mmengine.logging.history_buffer.HistoryBuffer', 'torch.device']
+DESCRIBED += ['builtins.getattr', '__builtin__.getattr']
 
 
-@dataclass(slots=True)
 class Described:
-    """What a file asks for by name, not made: only arrays are, by ``array_of``."""
+    """What a file asks for by name, not made."""
 
-    path: str
-    args: tuple
-    state: Any = None
+    def __init__(self, path: str, *args: Any) -> None:
+        self.path, self.args = path, args
+        self.state: Any = None
 
 
 class SafeUnpickler(pickle._Unpickler):
@@ -73,12 +53,11 @@ class SafeUnpickler(pickle._Unpickler):
     def __init__(self, file: Any, limit: int, storage: Callable[[str, torch.dtype, int], Tensor] | None = None) -> None:
         super().__init__(file, encoding='latin1')
         self.limit, self.storage = limit, storage
+        plain = ('collections.Counter', 'torch.Size', 'builtins.set', '__builtin__.set')
         self.allowed: dict[str, Any] = {
-            **STORAGES,
             **DTYPES,
-            **{path: functools.partial(self._described, path) for path in (*NUMPY, *OTHERS)},
-            **dict.fromkeys(('collections.Counter', 'torch.Size'), lambda items=(): items),
-            **dict.fromkeys(('builtins.set', '__builtin__.set'), lambda items=(): items),
+            **{path: functools.partial(Described, path) for path in DESCRIBED},
+            **dict.fromkeys(plain, lambda items=(): items),
             'collections.OrderedDict': lambda: {},
             '_codecs.encode': self._encode,
             'torch._utils._rebuild_tensor_v2': self._tensor,
@@ -105,19 +84,16 @@ class SafeUnpickler(pickle._Unpickler):
         _, dtype, key, _, count = pid[:5]
         if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise CheckpointError('asks for a storage of something other than numbers')
-        return self.storage(key, dtype, _sizes([count])[0]).view(dtype)
+        return self.storage(key, dtype, sizes([count])[0]).view(dtype)
 
-    def _tensor(self, storage: Any, offset: Any, sizes: Any, strides: Any, *more: Any) -> Tensor:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Tensor:
         """More are ``requires_grad``, hooks and, of version 3, the dtype."""
         if not isinstance(storage, Tensor):
             raise CheckpointError('asks for a tensor of something other than numbers')
         self.spend(1 << 10)  # the object
         dtype = next((m for m in more if isinstance(m, torch.dtype)), storage.dtype)
         # A view, checked against the storage; torch's own way would let the storage grow.
-        return storage.view(dtype).as_strided(_sizes(sizes), _sizes(strides), *_sizes([offset]))
-
-    def _described(self, path: str, *args: Any) -> Described:
-        return Described(path, args)
+        return storage.view(dtype).as_strided(sizes(shape), sizes(strides), *sizes([offset]))
 
     def _encode(self, string: str, encoding: Any) -> bytes:
         """How protocol 2 writes bytes."""
@@ -176,30 +152,9 @@ class SafeUnpickler(pickle._Unpickler):
     }
 
 
-def _sizes(values: Any) -> list[int]:
-    """Sizes, strides or an offset, checked."""
-    if not isinstance(values, (tuple, list)) or len(values) > 64:
-        raise CheckpointError('contains a tensor of an impossible shape')
-    if not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in values):
+def sizes(values: Any) -> list[int]:
+    """Return sizes, strides or an offset, checked."""
+    possible = isinstance(values, (tuple, list)) and len(values) <= 64
+    if not possible or not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in values):
         raise CheckpointError('contains a tensor of an impossible shape')
     return list(values)
-
-
-def array_of(made: Described) -> np.ndarray:
-    """The numpy array that a file describes, by one of ``ARRAYS``.
-
-    Raises:
-        CheckpointError: Its items are not numbers.
-        Exception: Of many kinds, where it is damaged.
-    """
-    if made.path.endswith('._frombuffer'):
-        content, dtype, shape, order = made.args
-    else:
-        _, shape, dtype, fortran, content = made.state
-        order = 'F' if fortran is True else 'C'
-    code = dtype.args[0]
-    if not isinstance(content, (bytes, bytearray)) or not isinstance(code, str) or not NUMBERS.fullmatch(code):
-        raise CheckpointError('contains an array of something other than numbers')
-    big_endian = dtype.state is not None and dtype.state[1] == '>'
-    array = np.frombuffer(content, np.dtype(f'{">" if big_endian else "<"}{code}'))
-    return array.reshape(_sizes(shape), order='F' if order == 'F' else 'C')

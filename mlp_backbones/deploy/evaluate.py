@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from ..utils.cli import quiet_log
-from ..utils.config import dataset_nodes, nodes
+from ..utils.config import dataset_nodes
 from ..utils.errors import UserError
+from .description import task_of
 from .runtime import Model, Runtime, RuntimeProblem
-
-TASKS = dict(mmpretrain='classification', mmdet='detection', mmseg='semantic segmentation')
 
 
 def open_runtime(path: str | Path, engine: str | None = None) -> Runtime:
@@ -26,12 +25,6 @@ def open_runtime(path: str | Path, engine: str | None = None) -> Runtime:
         return Runtime(path, engine)
     except RuntimeProblem as error:
         raise UserError(str(error)) from error
-
-
-def task_of_config(cfg) -> str:
-    """Return the task of a config's model, in the words of a file's ``task``."""
-    masks = any(node.get('mask_head') for node in nodes(cfg.model))
-    return 'instance segmentation' if masks else TASKS[cfg.default_scope]
 
 
 def images_of(cfg, settings: Any, annotations: bool) -> Any:
@@ -119,7 +112,7 @@ class Evaluation:
             about (Mapping): What the file says about itself.
             path: Of the file, for messages.
         """
-        task, classes = task_of_config(self.cfg), tuple(map(str, self.dataset.metainfo.get('classes') or ()))
+        task, classes = task_of(self.cfg), tuple(map(str, self.dataset.metainfo.get('classes') or ()))
         if about['task'] != task:
             raise UserError(f'{path} is for {about["task"]}, the config {self.cfg.filename} for {task}')
         given = tuple(about['classes'])

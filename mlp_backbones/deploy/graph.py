@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.layers.windows import pad_to_multiple
-from ..utils.errors import InvalidValue, UserError
+from ..utils.errors import UserError
 from .heads import Classifier, Detector, Segmentor, nms_operator
+from .runtime import KEY
 
 LARGEST = 8192  # pixels of a side
-KEY = 'mlp_backbones'  # where a file keeps its metadata
 
 
 class Preprocess(nn.Module):
     """What a framework's data preprocessor does with a batch: channel order, mean and deviation, padding.
 
     Args:
-        settings (Mapping): ``mean``, ``std``, ``bgr_to_rgb`` and ``pad_divisor``, as in ``metadata``.
+        settings (Mapping): ``mean``, ``std``, ``bgr_to_rgb`` and ``pad_divisor``, as in ``describe``.
         pad (bool): Pad with zeros at the right and the bottom to multiples of ``pad_divisor``.
 
     Shape:
@@ -78,16 +78,6 @@ class LabelMap(nn.Module):
         return (labels.to(torch.uint8), scores)[: len(self.names)]
 
 
-def task_of(model: Any) -> str:
-    """'detection', 'instance segmentation', 'semantic segmentation' or 'classification'."""
-    if hasattr(model, 'decode_head'):
-        return 'semantic segmentation'
-    if hasattr(model, 'head'):
-        return 'classification'
-    masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
-    return 'instance segmentation' if masks else 'detection'
-
-
 def core_of(model: Any) -> Any:
     """Return the part of a framework's model behind the preprocessing, as a function of tensors.
 
@@ -100,76 +90,6 @@ def core_of(model: Any) -> Any:
     if hasattr(model, 'head'):
         return Classifier(model)
     return Detector(model)
-
-
-def _resizing(pipeline: list) -> list[dict]:
-    """Return the steps of a test pipeline that change the size of an image, for ``runtime.py``."""
-    steps = []
-    for step in pipeline:
-        kind = step['type'].rpartition('.')[2]
-        if kind == 'Resize':
-            scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
-            steps.append(dict(
-                step='resize', width=scale[0], height=scale[1], keep_ratio=step.get('keep_ratio', False),
-                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
-            ))  # fmt: skip
-        elif kind == 'ResizeEdge':
-            steps.append(dict(
-                step='resize_edge', edge=step.get('edge', 'short'), size=step['scale'],
-                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
-            ))  # fmt: skip
-        elif kind == 'CenterCrop':
-            size = step['crop_size']
-            height, width = size if isinstance(size, (tuple, list)) else (size, size)
-            steps.append(dict(step='center_crop', height=height, width=width))
-        elif not kind.startswith(('Load', 'Pack')):
-            raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
-    return steps
-
-
-def metadata(cfg: Any, model: Any, config: str) -> dict[str, Any]:
-    """Return what a file says about itself, as JSON.
-
-    Args:
-        cfg (mmengine.Config): Of the model.
-        model (nn.Module): The framework's.
-        config (str): The config's name.
-
-    Returns:
-        dict: ``task``, ``config``, ``classes``, ``palette``, ``mean``, ``std`` (in the order that the model wants, of
-        images from 0 to 255), ``bgr_to_rgb``, ``channels``, ``pad_divisor``, ``step`` (of sizes that are not padded
-        anywhere), ``fixed_size`` and ``min_size`` (height and width, in pixels), and ``resize``, the steps before.
-    """
-    preprocessor, backbone = model.data_preprocessor, model.backbone
-    if getattr(preprocessor, 'pad_size_divisor', None):
-        divisor = preprocessor.pad_size_divisor
-    else:
-        divisor = (getattr(preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
-    steps = backbone.size_step or backbone.img_size
-    channels = backbone.in_channels
-    mean, std = ([float(n) for n in getattr(preprocessor, name, torch.full((channels,), fill)).flatten()]
-                 for name, fill in (('mean', 0.0), ('std', 1.0)))  # fmt: skip
-    swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
-    swap = swap or bool(getattr(preprocessor, 'to_rgb', False))
-    meta, task = getattr(model, 'dataset_meta', None) or {}, task_of(model)
-    masks = task == 'instance segmentation'
-    return dict(
-        task=task,
-        config=config,
-        classes=list(meta.get('classes') or []),
-        palette=[list(color) for color in meta.get('palette') or []],
-        category_ids=list(meta.get('category_ids') or []),
-        channels=channels,
-        bgr_to_rgb=swap,
-        mean=mean,
-        std=std,
-        pad_divisor=divisor,
-        step=[math.lcm(divisor, step) for step in steps],
-        fixed_size=list(backbone.img_size) if backbone.size_step is None else None,
-        min_size=[backbone.min_size] * 2,
-        resize=_resizing(cfg.test_dataloader.dataset.pipeline),
-        **(dict(mask_threshold=model.roi_head.test_cfg.mask_thr_binary) if masks else {}),
-    )
 
 
 def make_sizes_symbolic(model: nn.Module) -> None:
@@ -245,7 +165,7 @@ def whole_onnx(model: Any, settings: Mapping[str, Any], with_scores: bool = Fals
 
     Args:
         model (nn.Module): Of mmpretrain, mmdet or mmseg, in the form to be exported.
-        settings (Mapping): What ``metadata`` returned.
+        settings (Mapping): What ``describe`` returned.
         with_scores (bool): A segmentor's scores at the image's size, as a second output. Defaults to False.
         opset (int, optional): ONNX's operator set. Defaults to torch's own.
 
@@ -294,7 +214,7 @@ class Whole(nn.Module):
 
     Args:
         model (nn.Module): Of mmpretrain, mmdet or mmseg.
-        settings (Mapping): What ``metadata`` returned.
+        settings (Mapping): What ``describe`` returned.
         with_scores (bool): A segmentor's scores too. Defaults to False.
         pad (bool): Pad images; without, their sides must be multiples of ``pad_divisor``. Defaults to True.
 
@@ -323,7 +243,7 @@ def whole_program(model: Any, settings: Mapping[str, Any], with_scores: bool = F
 
     Args:
         model (nn.Module): Of mmpretrain, mmdet or mmseg, in the form to be exported.
-        settings (Mapping): What ``metadata`` returned; the sides of images are multiples of its ``step``.
+        settings (Mapping): What ``describe`` returned; the sides of images are multiples of its ``step``.
         with_scores (bool): A segmentor's scores at the image's size, as a second output. Defaults to False.
 
     Returns:

@@ -14,9 +14,8 @@ from torchvision.ops import box_iou
 
 from ..utils.errors import UserError
 from .evaluate import Evaluation, image_of, images_of, open_runtime
-from .graph import KEY
 from .layers import around_the_model, int8_layers, layers_report
-from .runtime import Runtime
+from .runtime import KEY, Runtime
 
 # What the drop is judged by, and how much of it one point is.
 JUDGED = {'accuracy/top1': 100, 'bbox_mAP': 1, 'segm_mAP': 1, 'mIoU': 100}

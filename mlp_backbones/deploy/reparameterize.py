@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.backbones.base import BaseBackbone
-from ..models.layers.folding import check_foldable
+from ..models.layers.folding import Deployable
 from ..models.necks import SimpleFeaturePyramid
 from ..utils.errors import FoldingError, InvalidValue
 from .export import tensors_of
@@ -39,23 +39,23 @@ def reparameterize(model: nn.Module, inplace: bool = False, check: bool = True) 
             adapter, a parametrized or hooked layer), or the two forms differ.
         ValueError: There is none of our backbones in the model.
     """
-    ours = [m for m in model.modules() if isinstance(m, (BaseBackbone, SimpleFeaturePyramid))]
+    ours = [m for m in model.modules() if isinstance(m, Deployable)]
     if not any(isinstance(m, BaseBackbone) for m in ours):
         raise InvalidValue(
             f'{type(model).__name__} holds no backbone of mlp_backbones (ConvMLP, ResMLP, GMLP, RepMLP): '
             f'there is nothing to fold'
         )
     ours = [m for m in ours if not m.deploy]
-    check_foldable(*ours)
+    for module in ours:  # all of them before one is changed, or copied: torch cannot copy some parametrized layers
+        module.check_foldable()
     if not inplace:
         return reparameterize(copy.deepcopy(model), inplace=True, check=check)
     for module in ours:
-        example = _example(module) if check else None
-        expected = None if example is None else _evaluate(module, example)
+        parameter = next(module.parameters())
+        compared = check and parameter.dtype in (torch.float32, torch.float64) and not parameter.is_meta
+        expected = _outputs(module) if compared else ()
         module.switch_to_deploy()
-        if example is None:
-            continue
-        difference = relative_difference(_evaluate(module, example), expected)
+        difference = relative_difference(_outputs(module), expected) if compared else 0.0
         if not difference <= TOLERANCE:
             raise FoldingError(
                 f'the folded {type(module).__name__} differs by {difference:.1e} of its largest output, more than '
@@ -64,22 +64,15 @@ def reparameterize(model: nn.Module, inplace: bool = False, check: bool = True) 
     return model
 
 
-def _example(module: Any) -> Tensor | list[Tensor] | None:
-    """Return a small random input of one of our backbones or necks; None where outputs are too coarse to compare."""
-    parameter = next(module.parameters())
-    if parameter.dtype not in (torch.float32, torch.float64) or parameter.is_meta:
-        return None
+@torch.no_grad()
+def _outputs(module: Any) -> tuple[Tensor, ...]:
+    """Return what one of our backbones or necks gives for a small random input, the same at each call."""
+    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
     neck = isinstance(module, SimpleFeaturePyramid)
     size = (8, 8) if neck else module.size_step or module.img_size
-    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
-    x = torch.randn(1, module.in_channels, *size, generator=generator).to(parameter)
-    return [x] if neck else x
-
-
-@torch.no_grad()
-def _evaluate(module: nn.Module, example: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+    x = torch.randn(1, module.in_channels, *size, generator=generator).to(next(module.parameters()))
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-        return module(example)
+        return module([x] if neck else x)
 
 
 def relative_difference(outputs: object, expected: object) -> float:
@@ -97,20 +90,14 @@ def relative_difference(outputs: object, expected: object) -> float:
     Raises:
         ValueError: Their structures or shapes differ.
     """
-    pairs = list(zip(tensors_of(outputs), tensors_of(expected)))
-    if len(tensors_of(outputs)) != len(tensors_of(expected)) or any(a.shape != b.shape for a, b in pairs):
-        raise ValueError(
-            f'outputs of shapes {[tuple(t.shape) for t in tensors_of(outputs)]}, '
-            f'expected {[tuple(t.shape) for t in tensors_of(expected)]}'
-        )
-    return max((_relative(a.detach(), b.detach()) for a, b in pairs), default=0.0)
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
-    a, b = a.double().cpu(), b.double().cpu()
-    if not a.numel():
-        return 0.0
-    difference, largest = (a - b).abs().max().item(), b.abs().max().item()
-    if not math.isfinite(difference):  # where one of them, or both, is infinite or no number
-        return math.inf
-    return difference / largest if largest else difference
+    given, wanted = tensors_of(outputs), tensors_of(expected)
+    shapes, wanted_shapes = ([tuple(t.shape) for t in tensors] for tensors in (given, wanted))
+    if shapes != wanted_shapes:
+        raise ValueError(f'outputs of shapes {shapes}, expected {wanted_shapes}')
+    differences = [0.0]
+    for pair in zip(given, wanted):
+        a, b = (t.detach().double().cpu() for t in pair)
+        if a.numel():
+            difference, largest = (a - b).abs().max().item(), b.abs().max().item()
+            differences.append(difference / (largest or 1) if math.isfinite(difference) else math.inf)
+    return max(differences)

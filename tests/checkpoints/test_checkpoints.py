@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
-from mlp_backbones.apis.zoo import fill_model
 from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, sha256, state_dict_of
+from mlp_backbones.models.backbones.loading import fill_model
 
 GOLDENS = {
     'convmlp_s': dict(type='ConvMLP', arch='s', out_indices=(3,)),

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mlp_backbones import GMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.deploy import evaluate, graph, quantize, runtime
+from mlp_backbones.deploy.description import describe
 from mlp_backbones.deploy.layers import int8_layers
 
 pytest.importorskip('nncf')
@@ -37,7 +38,7 @@ def write_whole(cfg, path, hard=False, fold=True):
         model = reparameterize(model, inplace=True)
     names = cfg.test_dataloader.dataset.metainfo.classes if 'metainfo' in cfg.test_dataloader.dataset else None
     model.dataset_meta = dict(classes=names or cfg.test_dataloader.dataset.classes)
-    settings = graph.metadata(cfg, model, 'small')
+    settings = describe(cfg, model, 'small')
     if 'RepMLP' in cfg.model.backbone.type:
         settings['fixed_size'] = [64, 64]  # traced for any size it takes longer
     onnx.save(graph.whole_onnx(model, settings), path)

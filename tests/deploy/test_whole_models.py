@@ -25,6 +25,7 @@ if not hasattr(torch.library, 'custom_op'):
     pytest.skip('export needs torch 2.6', allow_module_level=True)
 
 from mlp_backbones.deploy import graph, heads, runtime
+from mlp_backbones.deploy.description import describe
 
 ARCH = TINY[ConvMLP]['arch']
 
@@ -110,7 +111,7 @@ def test_what_is_missing_has_no_score_and_no_label():
 def test_images_are_prepared_as_the_framework_prepares_them(task):
     cfg = small(WHOLE[task])
     model = build(cfg).eval()
-    settings = graph.metadata(cfg, model, 'x')
+    settings = describe(cfg, model, 'x')
     image = torch.randint(0, 256, (1, 3, 128, 160), dtype=torch.uint8)
     x, size = graph.Preprocess(settings)(image)
     torch.testing.assert_close(x, model.data_preprocessor(dict(inputs=list(image)))['inputs'])
@@ -200,7 +201,7 @@ def test_windowed_families_take_any_size(config, cls):
     cfg = small(config, cls)
     torch.manual_seed(0)
     model = reparameterize(build(cfg).eval(), inplace=True)
-    settings = graph.metadata(cfg, model, 'x')
+    settings = describe(cfg, model, 'x')
     whole = graph.whole_onnx(model, settings).SerializeToString(deterministic=True)
     if cls is GMLP:  # exported twice, files are equal
         assert graph.whole_onnx(model, settings).SerializeToString(deterministic=True) == whole

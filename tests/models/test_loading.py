@@ -13,10 +13,10 @@ from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
 from mlp_backbones import ConvMLP, RepMLP, ResMLP
-from mlp_backbones.apis.zoo import fill_model, get_model
+from mlp_backbones.apis.zoo import get_model
 from mlp_backbones.checkpoints import CheckpointError, read_checkpoint
 from mlp_backbones.models.backbones.base import BaseBackbone
-from mlp_backbones.models.backbones.loading import adapt_input_weight, fit_model
+from mlp_backbones.models.backbones.loading import adapt_input_weight, fill_model, fit_model
 
 PADDLE = FOLDER.parent / 'paddle'
 

@@ -1,4 +1,7 @@
-"""What all backbones share: checked arguments, frozen stages, layer depths, and both forms."""
+"""What all backbones share: checked arguments, frozen stages, layer depths, and both forms.
+
+An argument of another type raises TypeError, one of another value ValueError; messages begin with the family's name.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...utils.checks import MOST_PIXELS, check_flags, check_int, check_like, is_int, is_number, short_repr
 from ...utils.errors import InvalidType, InvalidValue
 from ..layers.activation_checkpointing import Recomputed
-from ..layers.folding import fold_parts
+from ..layers.folding import Deployable
 from .loading import CheckpointModule
 
 
 def resolve_arch(name: str, arch: str | Mapping, archs: Mapping[str, Mapping], aliases: Mapping) -> dict:
-    """Return the settings of an architecture given by name or as a dict.
+    """Return the settings of an architecture: a row of ``archs``, or a mapping like one.
 
     Args:
         name (str): The family, for messages.
@@ -22,10 +25,6 @@ def resolve_arch(name: str, arch: str | Mapping, archs: Mapping[str, Mapping], a
             values of their kinds.
         archs (Mapping): The published variants.
         aliases (Mapping): Short name -> key of ``archs``.
-
-    Raises:
-        TypeError: ``arch`` is neither a string nor a mapping.
-        ValueError: An unknown name, or a mapping with missing or unknown keys, or values of another kind.
     """
     if isinstance(arch, str):
         key = aliases.get(arch.lower(), arch.lower())
@@ -57,12 +56,7 @@ def check_hidden(name: str, dims: Sequence[int], ratios: Sequence[float], diviso
 
 
 def resolve_out_indices(name: str, out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Return ``out_indices`` as ascending, non-negative stage numbers.
-
-    Raises:
-        TypeError: Neither an int nor a sequence of ints.
-        ValueError: Empty, out of range, or a stage named twice.
-    """
+    """Return ``out_indices`` as ascending, non-negative stage numbers."""
     given = (out_indices,) if is_int(out_indices) else out_indices
     if not isinstance(given, Sequence) or not all(map(is_int, given[: num_stages + 1])):  # more cannot all differ
         raise InvalidType(f'{name}: out_indices must be an int or a sequence of ints, got {short_repr(out_indices)}')
@@ -76,12 +70,7 @@ def resolve_out_indices(name: str, out_indices: int | Sequence[int], num_stages:
 
 
 def resolve_img_size(name: str, img_size: int | Sequence[int], divisor: int) -> tuple[int, int]:
-    """Return ``img_size``, a side or (height, width) in pixels, as (height, width).
-
-    Raises:
-        TypeError: Neither an int nor two ints.
-        ValueError: Not a positive multiple of ``divisor``, or too large for a matrix over its tokens.
-    """
+    """Return ``img_size``, a side or (height, width) in pixels, multiples of ``divisor``, as (height, width)."""
     sides = (img_size, img_size) if is_int(img_size) else img_size
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_int, sides)):
         raise InvalidType(f'{name}: img_size must be an int or (height, width), got {short_repr(img_size)}')
@@ -96,12 +85,12 @@ def resolve_img_size(name: str, img_size: int | Sequence[int], divisor: int) -> 
     return int(sides[0]), int(sides[1])
 
 
-class BaseBackbone(CheckpointModule):
+class BaseBackbone(CheckpointModule, Deployable):
     """Base of the backbones.
 
     A subclass calls ``super().__init__`` first, builds its layers for the stages in ``range(self.num_built)`` and in
-    the form that ``self.deploy`` says, then calls ``self._finish()``; it implements ``stage_modules``,
-    ``_depth_groups`` and ``forward``. Stages after the last one in ``out_indices`` are not built: nothing is computed
+    the form that ``self.deploy`` says, then calls ``self._finish()``; it implements ``stage_modules`` and
+    ``_depth_groups``. Stages after the last one in ``out_indices`` are not built: nothing is computed
     for nothing, and no parameter is left without a gradient.
 
     Args:
@@ -133,6 +122,7 @@ class BaseBackbone(CheckpointModule):
     """
 
     amp_dtype = 'float16'  # the mixed precision that suits the family; 'bfloat16' where float16 overflows
+    memory_format = torch.contiguous_format  # that the layers work in, whatever the image's is
     min_size = 32  # pixels, each side: below this the deepest map would be empty or all padding
 
     def __init__(
@@ -199,8 +189,20 @@ class BaseBackbone(CheckpointModule):
         return (self.min_size, self.min_size)
 
     def stage_modules(self, index: int) -> list[nn.Module]:
-        """Return the modules that turn the feature map of stage ``index - 1`` into that of stage ``index``."""
+        """Return the modules, in order, that turn the feature map of stage ``index - 1`` into that of ``index``."""
         raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps of ``out_indices``, in the memory format of the image ``x``."""
+        self._check_input(x)
+        image, x = x, x.contiguous(memory_format=self.memory_format)
+        outs = []
+        for index in range(self.num_built):
+            for module in self.stage_modules(index):
+                x = module(x)
+            if index in self.out_indices:
+                outs.append(self._in_memory_format_of(x, image))
+        return tuple(outs)
 
     def _depth_groups(self) -> list[list[str]]:
         """Return the names of the modules of each depth, from the image on; what is in none comes last."""
@@ -220,8 +222,8 @@ class BaseBackbone(CheckpointModule):
         """
         groups = self._depth_groups()
         name = param_name.removeprefix(prefix) if param_name.startswith(prefix) else ''
-        depths = [depth for depth, group in enumerate(groups) for part in group if name.startswith(f'{part}.')]
-        return (depths or [len(groups)])[0], len(groups) + 1
+        depths = (depth for depth, group in enumerate(groups) for part in group if name.startswith(f'{part}.'))
+        return next(depths, len(groups)), len(groups) + 1
 
     def _in_memory_format_of(self, feature: Tensor, image: Tensor) -> Tensor:
         """Return a feature map in the memory format of the image it was computed from.
@@ -252,17 +254,6 @@ class BaseBackbone(CheckpointModule):
         for module in self.modules():
             if isinstance(module, Recomputed):
                 module.with_cp = self.with_cp
-
-    def switch_to_deploy(self) -> None:
-        """Fold norms, affines and parallel branches into the layers beside them, in place.
-
-        Outputs in eval mode are the same. What is folded already stays as it is. See ``mlp_backbones.reparameterize``.
-
-        Raises:
-            FoldingError: The backbone is in training mode, in which the two forms differ, or a layer to be folded is
-                not a plain one; nothing was changed then.
-        """
-        fold_parts(self)
 
     def train(self, mode: bool = True):
         """Set training mode; frozen stages, and with ``norm_eval`` every BatchNorm, stay in eval mode."""

@@ -149,6 +149,13 @@ class MLPStage(nn.Module):
         return self.downsample_mlp(x.permute(0, 3, 1, 2))
 
 
+class MapNorm(nn.LayerNorm):
+    """A LayerNorm over the channels of each position: (N, C, H, W) -> (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 @register_model
 class ConvMLP(BaseBackbone):
     """ConvMLP as a classifier's body or a multi-scale feature extractor.
@@ -189,6 +196,7 @@ class ConvMLP(BaseBackbone):
     training_mark = r'^tokenizer\.block\.1\.running_mean$|\.blocks\.\d+\.norm1\.weight$'
     deploy_mark = r'^tokenizer\.block\.0\.bias$'
     input_layer = 'tokenizer.block.0'
+    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -214,10 +222,11 @@ class ConvMLP(BaseBackbone):
             )
             for i in range(num_mlp_stages)
         )
-        self.norm = nn.LayerNorm(dims[2]) if self.final_norm else None
+        self.norm = MapNorm(dims[2]) if self.final_norm else None
         self._depths = depths
         self.apply(_init_module)
-        self.to(memory_format=torch.channels_last)  # weights as the maps are, or each call would turn them round
+        # Weights as the maps are, or each call would turn them round.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._finish()
 
     def stage_modules(self, index: int) -> list[nn.Module]:
@@ -228,24 +237,6 @@ class ConvMLP(BaseBackbone):
         if index == 2:
             return [self.stages[0]]
         return [self.stages[1], self.stages[2]] + ([] if self.norm is None else [self.norm])
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        self._check_input(x)
-        image = x
-        x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))
-        maps = [x]
-        if self.num_built > 1:
-            x = self.conv_stages(x)
-            maps.append(x)
-        if self.num_built > 2:
-            x = self.stages[0](x)
-            maps.append(x)
-        if self.num_built > 3:
-            x = self.stages[2](self.stages[1](x))
-            if self.norm is not None:
-                x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            maps.append(x)
-        return tuple(self._in_memory_format_of(maps[index], image) for index in self.out_indices)
 
     def _depth_groups(self) -> list[list[str]]:
         groups = [['tokenizer']]

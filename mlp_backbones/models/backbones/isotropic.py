@@ -19,13 +19,7 @@ from ..layers.mlp import PatchEmbed
 from ..layers.token_mixing import TokenMixing, resize_token_mixing
 from ..layers.windows import WindowPropagation, crop, from_windows, pad_to_multiple, to_windows
 from .base import BaseBackbone, resolve_img_size
-from .loading import Adapted
 
-TOKEN_MIXING = {
-    'window': 'images of any size are cut into windows of img_size, the weights stay as they are',
-    'resize': 'the weights are interpolated to img_size as they are loaded, and images are cut into windows of it',
-    'fixed': 'as in the original: images of img_size only',
-}
 NUM_PROPAGATIONS = 4  # evenly spaced over the depth, the last one after the last block (as ViTDet, arXiv 2203.16527)
 
 
@@ -83,9 +77,11 @@ class IsotropicBackbone(BaseBackbone):
         name = type(self).__name__
         check_flags(name, cross_window=cross_window)
         super().__init__([dim] * depth, [patch_size] * depth, out_indices=out_indices, **kwargs)
-        if not isinstance(token_mixing, str) or token_mixing not in TOKEN_MIXING:
-            modes = '; '.join(f'{mode!r} ({what})' for mode, what in TOKEN_MIXING.items())
-            raise InvalidValue(f'{name} has no token_mixing {short_repr(token_mixing)}; choose from {modes}')
+        if not isinstance(token_mixing, str) or token_mixing not in ('window', 'resize', 'fixed'):
+            raise InvalidValue(
+                f"{name} has no token_mixing {short_repr(token_mixing)}; choose from 'window' and 'resize', which take "
+                f"images of any size, and 'fixed'"
+            )
         self.img_size = resolve_img_size(name, img_size, patch_size)
         self.patch_size = patch_size
         self.token_mixing = token_mixing
@@ -104,10 +100,9 @@ class IsotropicBackbone(BaseBackbone):
         return None if self.token_mixing == 'fixed' else self.img_size
 
     def stage_modules(self, index: int) -> list[nn.Module]:
-        stem = self.stem if index == 0 else None
-        norm = self.norm if index == self.num_built - 1 else None
-        modules = (stem, self.blocks[index], self.propagations[index], norm)
-        return [module for module in modules if module is not None]
+        modules: list[nn.Module] = [self.stem] if index == 0 else []
+        modules += [self.blocks[index], self.propagations[index]]
+        return modules + ([self.norm] if self.norm is not None and index == self.num_built - 1 else [])
 
     def _pad(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
@@ -140,35 +135,33 @@ class IsotropicBackbone(BaseBackbone):
                 outs.append(self._in_memory_format_of(out.permute(0, 3, 1, 2), image))
         return tuple(outs)
 
-    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
-        tensors, dialect, changes = super().adapt(tensors)
-        length = self.grid[0] * self.grid[1]
-        if self.grid[0] != self.grid[1] and math.isqrt(length) ** 2 == length:
+    def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        tensors, notes = super().adapt(tensors)
+        rows, columns = self.grid
+        side = math.isqrt(rows * columns)
+        if rows != columns and side**2 == rows * columns:
             # Published weights have square grids, and a file does not say which grid its numbers belong to.
             print_log(
-                f'{type(self).__name__}: token mixing weights of {length} tokens are taken for those of a '
-                f'{self.grid[0]}x{self.grid[1]} grid; if they are of a {math.isqrt(length)}x{math.isqrt(length)} one, '
-                f'use another img_size',
+                f'{type(self).__name__}: token mixing weights of {side**2} tokens are taken for those of a '
+                f'{rows}x{columns} grid; if they are of a {side}x{side} one, use another img_size',
                 logger='current',
                 level=logging.WARNING,
             )
         resized = 0
         for name, module in self.named_modules():
-            if not isinstance(module, TokenMixing):
-                continue
-            weight, bias = f'{name}.weight', f'{name}.bias' if module.shift is None else f'{name}.shift'
-            if weight in tensors and bias in tensors and tensors[weight].shape != module.weight.shape:
-                tensors[weight], tensors[bias] = self._to_own_grid(weight, tensors[weight], tensors[bias])
-                resized += 2
+            weight, bias = f'{name}.weight', f'{name}.{"shift" if self.deploy else "bias"}'
+            if isinstance(module, TokenMixing) and weight in tensors and bias in tensors:
+                if tensors[weight].shape != module.weight.shape:
+                    tensors[weight], tensors[bias] = self._to_own_grid(weight, tensors[weight], tensors[bias])
+                    resized += 2
         if resized:
-            changes += (f'{resized} tensors resized to a token grid of {self.grid[0]}x{self.grid[1]}',)
-        return Adapted(tensors, dialect, changes)
+            notes.append(f'{resized} tensors resized to a token grid of {rows}x{columns}')
+        return tensors, notes
 
     def _to_own_grid(self, name: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return token mixing weights of another, square grid for the one that this backbone has."""
         side = math.isqrt(weight.shape[0]) if weight.ndim else 0
-        fits = weight.shape == (side * side, side * side) and bias.shape[:1] == (side * side,)
-        if not side or not fits or bias.ndim > 2:
+        if not side or {*weight.shape, *bias.shape[:1]} != {side**2} or weight.ndim != 2 or bias.ndim not in (1, 2):
             raise CheckpointError(
                 f'{name} is of shape {tuple(weight.shape)}: not the weights of a square token grid, '
                 f'so they cannot be taken to the {self.grid[0]}x{self.grid[1]} grid of img_size={self.img_size}'

@@ -1,12 +1,10 @@
-"""From a checkpoint's tensors to a backbone's: names translated, shapes adapted, and nothing left unfilled.
+"""From a checkpoint's tensors to a model's, in steps that each begin with the one before.
 
-What leads here:
-
-- ``init_cfg``: ``read_checkpoint`` -> ``state_dict_of`` -> ``CheckpointModule.fit``, copied in place
-- ``load_from``: mmengine's reader -> ``AdaptCheckpointHook`` -> ``fit_model`` -> ``fit`` of each backbone -> mmengine
-- ``get_model``, tools: ``read_checkpoint`` -> ``zoo.fill_model`` -> ``fit_model`` -> ``fit`` -> ``load_state_dict``
-
-In the latter two ``load_state_dict`` adapts once more, in its hook, which changes nothing of what ``fit`` returned.
+1. ``Family.translate`` gives tensors our names.
+2. ``CheckpointModule.adapt`` gives them the module's shapes too; ``load_state_dict`` of torch begins with it.
+3. ``CheckpointModule.fit`` makes sure that they fill the module; ``init_cfg`` copies what it returns.
+4. ``fit_model`` does so for the backbones of a framework's model; ``load_from`` goes on with mmengine's loading.
+5. ``fill_model`` loads them, for ``get_model`` and the tools.
 """
 
 import logging
@@ -14,42 +12,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...checkpoints import CheckpointError, Family, read_checkpoint, state_dict_of
-
-
-class Adapted(NamedTuple):
-    """A checkpoint under the names and in the shapes of a model.
-
-    Attributes:
-        tensors (dict[str, Tensor]): By the model's names; what the model does not have is among them.
-        dialect (str): Whose names they had.
-        changes (tuple[str, ...]): What else was changed, in words.
-    """
-
-    tensors: dict[str, Tensor]
-    dialect: str
-    changes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return '; '.join((f'names of {self.dialect}', *self.changes))
+from ...checkpoints.dialects import HEAD
 
 
 def adapt_input_weight(weight: Tensor, in_channels: int) -> Tensor:
-    """Let a convolution that was trained on RGB take another number of channels, as timm's ``adapt_input_conv`` does.
+    """Let the weight of a convolution of RGB, (C, 3, k, k), take other channels, as timm's ``adapt_input_conv`` does.
 
-    Args:
-        weight (Tensor): (out_channels, 3, kernel, kernel).
-        in_channels (int): 1: the sum over RGB, so that a gray image gives what it gave as RGB. More: the three are
-            repeated in turn and scaled by 3 / ``in_channels``, which keeps the scale of the output.
-
-    Returns:
-        Tensor: (out_channels, in_channels, kernel, kernel), of the same dtype.
+    One channel gets the sum over RGB, so that a gray image gives what it gave as RGB. For more, the three are repeated
+    in turn and scaled by 3 / ``in_channels``, which keeps the scale of the output.
     """
     wide = weight.float()
     if in_channels == 1:
@@ -64,8 +41,8 @@ class CheckpointModule(BaseModule):
     ``load_state_dict`` keeps torch's contract, here and as a part of any other module: names of other releases are
     translated first, and what is missing or left over is torch's to report. A bare backbone also takes a file's content
     in its wrappers (``state_dict``, ``module.``, ``backbone.``), and a checkpoint of the other form raises an error.
-    Where weights are asked for, by
-    ``init_cfg`` or through ``fit``, every tensor is filled, or an error lists what is missing.
+    Where weights are asked for, by ``init_cfg`` or through ``fit``, every tensor is filled, or an error lists what is
+    missing.
 
     Attributes:
         family (Family): The names that the checkpoints come with.
@@ -81,35 +58,31 @@ class CheckpointModule(BaseModule):
     in_channels: int
     num_stages: int
     deploy = False
-    init_cfg: dict | list | None
+    init_cfg: Any
     is_init: bool
 
     def __init__(self, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg)
         self._register_load_state_dict_pre_hook(self._adapt_state_dict)
 
-    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
-        """Translate a checkpoint; the module and the tensors given stay as they are.
+    def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Return a checkpoint's tensors under the module's names, and in words: whose names they had, what was changed.
 
-        Args:
-            tensors (Mapping[str, Tensor]): All or some of the module's tensors, by their names in it, in any dialect.
-
-        Returns:
-            Adapted: The tensors under the module's names, whose names they had, and what else was changed.
+        All or some of the module's tensors are taken, in any dialect; what it does not have stays among them. The
+        module and the tensors given stay as they are.
 
         Raises:
             CheckpointError: They are of a form or a size that cannot be adapted.
         """
-        dialect = self.family.dialect_of(tensors)
-        tensors = dialect.convert(tensors) if dialect else dict(tensors)
+        tensors, dialect = self.family.translate(tensors)
         self._check_form(tensors)
-        changes = []
+        notes = [dialect]
         name = f'{self.input_layer}.weight'
         weight = tensors.get(name)
         if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != self.in_channels:
             tensors[name] = adapt_input_weight(weight, self.in_channels)
-            changes.append(f'{name} adapted from 3 to {self.in_channels} channels')
-        return Adapted(tensors, dialect.name if dialect else self.family.native, tuple(changes))
+            notes.append(f'{name} adapted from 3 to {self.in_channels} channels')
+        return tensors, notes
 
     def _check_form(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise ``CheckpointError`` where a checkpoint and the module are of different forms."""
@@ -127,35 +100,25 @@ class CheckpointModule(BaseModule):
             )
 
     def _adapt_state_dict(self, state_dict: dict, prefix: str, *_: object) -> None:
-        """Translate this module's part of a state dict in place; torch calls it before it loads."""
-        given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        own = given if prefix else _unwrap(given)
-        adapted = self.adapt(own)
-        translated = adapted.dialect != self.family.native or bool(adapted.changes)
-        if own is given and not translated:
-            return
+        """Adapt this module's part of a state dict in place; torch calls it before it loads."""
+        given = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+        adapted, notes = self.adapt(_below(given, prefix) if prefix else _unwrap(given))
         for key in given:
-            del state_dict[prefix + key]
-        state_dict.update({prefix + key: value for key, value in adapted.tensors.items()})
-        if translated:
-            print_log(f'{type(self).__name__}: {adapted}', logger='current')
+            del state_dict[key]
+        state_dict.update({prefix + key: value for key, value in adapted.items()})
+        if notes != [self.family.native]:
+            print_log(f'{type(self).__name__}: names of {"; ".join(notes)}', logger='current')
 
     def fit(self, tensors: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Translate a checkpoint, and make sure that it fills the module.
+        """Return the whole state dict of the module from a checkpoint, and what the module has no place for.
 
-        Args:
-            tensors (Mapping[str, Tensor]): As for ``adapt``.
-            source (object): Where they are from, for messages.
-
-        Returns:
-            tuple[dict, dict]: The whole state dict of the module, and what the module has no place for.
+        The tensors are as for ``adapt``; ``source`` is where they are from, for messages.
 
         Raises:
             CheckpointError: A tensor is missing, has another shape, or belongs to a deeper model.
         """
-        adapted = self.adapt(tensors)
-        name, loaded = type(self).__name__, adapted.tensors
-        own = {key: value for key, value in self.state_dict().items() if isinstance(value, Tensor)}
+        loaded, notes = self.adapt(tensors)
+        name, own = type(self).__name__, self.state_dict()
         rest = {key: value for key, value in loaded.items() if key not in own}
         missing = sorted(key for key in own.keys() - loaded.keys() if not self._may_be_missing(key))
         wrong = [
@@ -163,35 +126,33 @@ class CheckpointModule(BaseModule):
             for key, value in own.items()
             if key in loaded and loaded[key].shape != value.shape
         ]
-        wrong += [f'{key}: beyond the depth of the model' for key in sorted(rest) if self._is_deeper(key)]
+        wrong += [f'{key}: beyond the depth of the model' for key in self._deeper(sorted(rest))]
         if missing or wrong:
             raise CheckpointError(
-                f'{source} does not fill this {name} (is it another arch?). Names: {adapted.dialect}\n'
+                f'{source} does not fill this {name} (is it another arch?). Names: {notes[0]}\n'
                 f'  missing ({len(missing)}): {shorten(missing)}\n'
                 f'  of another shape ({len(wrong)}): {shorten(wrong)}\n'
                 f'  in the file but not in the backbone ({len(rest)}): {shorten(sorted(rest))}'
             )
-        print_log(
-            f'{name}: {len(own.keys() & loaded.keys())} tensors filled from {source}, {adapted}', logger='current'
-        )
+        filled = len(own.keys() & loaded.keys())
+        print_log(f'{name}: {filled} tensors filled from {source}, names of {"; ".join(notes)}', logger='current')
         return {key: loaded.get(key, value) for key, value in own.items()}, rest
 
     def _may_be_missing(self, name: str) -> bool:
-        """Whether a checkpoint may come without this tensor, whose initial value changes nothing."""
+        """Return whether a checkpoint may come without this tensor, whose initial value changes nothing."""
         return name.endswith('num_batches_tracked')  # absent from very old files, and from PaddlePaddle's
 
-    def _is_deeper(self, name: str) -> bool:
-        """Whether a tensor belongs to a block behind the last one that this module has."""
-        module: nn.Module = self
-        for depth, part in enumerate(name.split('.')):
-            if isinstance(module, (nn.ModuleList, nn.Sequential)) and part.isdecimal() and int(part) >= len(module):
-                # The outermost list may be shorter than the arch: out_indices needs no more.
-                return depth > 1 or int(part) >= self.num_stages
-            child = module._modules.get(part)
-            if child is None:
-                return False
-            module = child
-        return False
+    def _deeper(self, names: Sequence[str]) -> list[str]:
+        """Return the tensors that belong to a block behind the last one that this module has."""
+        lists = {name: len(m) for name, m in self.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))}
+        # The outermost list may be shorter than the arch: out_indices needs no more.
+        lists |= {name: self.num_stages for name in lists if '.' not in name}
+
+        def is_deeper(name: str) -> bool:
+            blocks = re.finditer(r'\.(\d+)(?=\.)', name)
+            return any(int(block[1]) >= lists.get(name[: block.start()], math.inf) for block in blocks)
+
+        return list(filter(is_deeper, names))
 
     def init_weights(self) -> None:
         """Initialize by ``init_cfg``; without one the values set at construction stay.
@@ -199,46 +160,38 @@ class CheckpointModule(BaseModule):
         Raises:
             CheckpointError: A pretrained checkpoint does not fill every tensor of the backbone, or is not one.
         """
-        cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
+        given = self.init_cfg
+        cfgs = given if isinstance(given, list) else [given]
         pretrained = [cfg for cfg in cfgs if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained']
         if not pretrained or self.is_init:
             return super().init_weights()
-        given, self.init_cfg = self.init_cfg, [cfg for cfg in cfgs if cfg not in pretrained] or None
-        try:
-            if self.init_cfg:
-                super().init_weights()
-            for cfg in pretrained:
-                self._load_pretrained(**{key: value for key, value in cfg.items() if key != 'type'})
-            self.is_init = True
-        except BaseException:
-            self.is_init = False
-            raise
-        finally:
-            self.init_cfg = given
+        filled: dict[str, Tensor] = {}
+        for cfg in pretrained:
+            filled |= self._read_pretrained(**{key: value for key, value in cfg.items() if key != 'type'})
+        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        if self.init_cfg:
+            super().init_weights()
+        self.init_cfg, self.is_init = given, True
+        for key, value in self.state_dict().items():  # load_state_dict would adapt them again
+            value.copy_(filled[key])
 
-    def _load_pretrained(self, checkpoint: str | Path, prefix: str | None = None, map_location: str = 'cpu') -> None:
+    def _read_pretrained(
+        self, checkpoint: str | Path, prefix: str | None = None, map_location: str = 'cpu'
+    ) -> dict[str, Tensor]:
+        """Return the state dict that a 'Pretrained' of ``init_cfg`` asks for."""
         tensors = _bare(state_dict_of(read_checkpoint(checkpoint), checkpoint), prefix)
         filled, rest = self.fit(tensors, checkpoint)
         if rest:
             print_log(f'not part of the backbone and left out: {shorten(sorted(rest))}', logger='current')
-        for key, value in self.state_dict().items():  # load_state_dict would adapt them again
-            if key in filled:
-                value.copy_(filled[key])
+        return filled
 
 
 def fit_model(model: nn.Module, tensors: Mapping[str, Tensor], source: object = 'the checkpoint') -> dict[str, Tensor]:
-    """Let a checkpoint fit a framework's model that holds one of our backbones; a pure function.
+    """Return a checkpoint's tensors under the names of a framework's model, without those of other shapes.
 
     A bare backbone or an original classifier, without the backbone's name in its names, becomes one of the framework:
-    the original's head becomes ``head.fc`` where the model has one of that shape. What is dropped is named in the log.
-
-    Args:
-        model (nn.Module): Of mmpretrain, mmdet or mmseg.
-        tensors (Mapping[str, Tensor]): What ``state_dict_of`` gave.
-        source (object): Where they are from, for messages.
-
-    Returns:
-        dict[str, Tensor]: Under the model's names, without tensors of other shapes than the model's.
+    the original's head becomes ``head.fc`` where the model has one. What is dropped is named in the log. ``source`` is
+    where the tensors are from, for messages.
 
     Raises:
         CheckpointError: One of our backbones is not filled, or the checkpoint is bare and there are several.
@@ -251,35 +204,52 @@ def fit_model(model: nn.Module, tensors: Mapping[str, Tensor], source: object = 
     if bare and len(backbones) > 1:
         names = ', '.join(prefix.rstrip('.') for prefix in backbones)
         raise CheckpointError(f'{source} is of one backbone, the model has {names}: load it into one of them')
-    if bare:
-        ((prefix, backbone),) = backbones.items()
-        filled, rest = backbone.fit(tensors, source)
-        fitted = {prefix + key: value for key, value in filled.items()}
+    fitted = {} if bare else {key: value for key, value in tensors.items() if not key.startswith(prefixes)}
+    for prefix, backbone in backbones.items():
+        filled, rest = backbone.fit(tensors if bare else _below(tensors, prefix), source)
+        fitted |= {prefix + key: value for key, value in filled.items()}
         for key, value in rest.items():
-            renamed = re.sub(r'^head\.(weight|bias)$', r'head.fc.\1', key)
-            fitted[renamed if renamed in own else key] = value
-    else:
-        fitted = {key: value for key, value in tensors.items() if not key.startswith(prefixes)}
-        for prefix, backbone in backbones.items():
-            filled, rest = backbone.fit(_below(tensors, prefix), source)
-            fitted |= {prefix + key: value for key, value in (filled | rest).items()}
-    dropped = {
-        key: value.shape
-        for key, value in fitted.items()
-        if (key in own and own[key].shape != value.shape) or (bare and key not in own)
-    }
+            name = HEAD[key] if HEAD.get(key) in own else key
+            fitted[name if bare else prefix + key] = value
+    dropped = []
+    for key, value in list(fitted.items()):
+        if key in own and own[key].shape != value.shape:
+            dropped.append(f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}')
+            del fitted[key]
+        elif bare and key not in own:
+            dropped.append(f'{key} {tuple(value.shape)} which the model does not have')
+            del fitted[key]
     if dropped:
-        said = [
-            f'{key} {tuple(shape)} '
-            + (f'for {tuple(own[key].shape)}' if key in own else 'which the model does not have')
-            for key, shape in dropped.items()
-        ]
-        print_log(f'dropped from {source}: {shorten(said)}', logger='current', level=logging.WARNING)
-    return {key: value for key, value in fitted.items() if key not in dropped}
+        print_log(f'dropped from {source}: {shorten(dropped)}', logger='current', level=logging.WARNING)
+    return fitted
+
+
+def fill_model(model: nn.Module, content: Any, source: str | Path, strict: bool = False) -> None:
+    """Load what ``read_checkpoint`` returned for ``source`` into a framework's model.
+
+    Its backbone must be filled, and with ``strict`` the whole model, by these tensors and no others.
+
+    Raises:
+        CheckpointError: The weights do not fill the backbone, or, with ``strict``, the model.
+    """
+    from mmengine.runner.checkpoint import load_state_dict
+
+    tensors = fit_model(model, state_dict_of(content, source), source)
+    if not strict:
+        load_state_dict(model, tensors, strict=False)  # mmengine's, which logs what a head or a neck lacks
+        return
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
+        raise CheckpointError(
+            f'{source} does not fill the model: {error}'
+            + (f'\nThe config that it was trained with lies beside it: {", ".join(beside)}' if beside else '')
+        ) from error
 
 
 def shorten(names: Sequence[str], most: int = 8) -> str:
-    """The first names of a list, and how many more there are."""
+    """Return the first names of a list, and how many more there are."""
     listed = ', '.join(names[:most]) or 'none'
     return listed + (f', and {len(names) - most} more' if len(names) > most else '')
 
@@ -289,14 +259,14 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _bare(tensors: Mapping[str, Tensor], prefix: str | None = None) -> dict[str, Tensor]:
-    """The backbone's tensors of a checkpoint; ``prefix`` is removed, by default ``backbone.`` where there is one."""
+    """Return the backbone's tensors without their ``prefix``, by default ``backbone.`` where some have it."""
     if prefix is None and not any(key.startswith('backbone.') for key in tensors):
         return dict(tensors)
     return _below(tensors, (prefix or 'backbone').rstrip('.') + '.')
 
 
 def _unwrap(content: dict) -> dict:
-    """What ``load_state_dict`` of a bare backbone was given, out of the wrappers of a file and without ``backbone.``"""
+    """Return what ``load_state_dict`` of a bare backbone was given, out of a file's wrappers, without ``backbone.``"""
     wrapped = any(isinstance(value, Mapping) for value in content.values())
     wrapped = wrapped or any(key.startswith(('module.', '_orig_mod.', 'backbone.')) for key in content)
     return _bare(state_dict_of(content)) if wrapped else content

@@ -15,14 +15,13 @@ from ...registry import register_model
 from ...utils.checks import short_repr
 from ...utils.errors import InvalidValue
 from ..layers.activation_checkpointing import Recomputed
-from ..layers.conv_norm import ConvNorm
+from ..layers.conv_norm import ConvNorm, is_foldable
 from ..layers.folding import absorb, affine_of, batch_norm_affine, fold_after, fold_before
 from ..layers.mlp import build_drop_path
 from ..layers.norm import build_norm
 from ..layers.tiles import REDUCTION, RepMLPBlock
 from ..layers.windows import pad_to_multiple
 from .base import BaseBackbone, resolve_arch, resolve_img_size
-from .loading import Adapted
 
 # `img_size` is what the tiles of every stage cover: their sides are img_size / 4, / 8, / 16 and / 32 positions.
 ARCHS = {
@@ -167,6 +166,7 @@ class RepMLP(BaseBackbone):
     training_mark = r'\.fc3_bn\.|\.repconv'
     deploy_mark = r'\.fc3\.bias$'
     input_layer = 'conv_embedding.conv'
+    memory_format = torch.contiguous_format  # tiles are rows of positions: channels-last would be copied each time
 
     def __init__(
         self,
@@ -184,11 +184,7 @@ class RepMLP(BaseBackbone):
             )
         if min(channels) < REDUCTION:
             raise InvalidValue(f"RepMLP: arch['channels'] must be from {REDUCTION} up, got {channels}")
-        if (
-            not isinstance(norm_cfg, Mapping)
-            or norm_cfg.get('type') == 'GN'
-            or not norm_cfg.get('track_running_stats', True)
-        ):
+        if not is_foldable(build_norm(norm_cfg, channels[0])):
             raise InvalidValue(
                 f"RepMLP: norm_cfg must be of type 'BN' or 'SyncBN', with running statistics, to be folded, "
                 f'got {short_repr(norm_cfg)}'
@@ -220,26 +216,11 @@ class RepMLP(BaseBackbone):
         modules = [self.conv_embedding if index == 0 else self.embeds[index - 1], self.stages[index]]
         return modules + ([self.head_norm] if index == 3 and self.head_norm is not None else [])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        self._check_input(x)
-        image = x
-        x = self.conv_embedding(x.contiguous())  # tiles are rows of positions: channels-last would be copied each time
-        outs = []
-        for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = self.embeds[index - 1](x)
-            x = stage(x)
-            if index == 3 and self.head_norm is not None:
-                x = self.head_norm(x)
-            if index in self.out_indices:
-                outs.append(self._in_memory_format_of(x, image))
-        return tuple(outs)
-
-    def adapt(self, tensors: Mapping[str, Tensor]) -> Adapted:
-        tensors, dialect, changes = super().adapt(tensors)
+    def adapt(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        tensors, notes = super().adapt(tensors)
         if self.deploy and any(key.endswith('.prebn2.running_mean') for key in tensors):
             tensors = fold_original_deploy(tensors)
-            changes += ("the original's deploy form: its BatchNorms are folded into the convolutions",)
+            notes.append("the original's deploy form: its BatchNorms are folded into the convolutions")
         for name, own in self.named_parameters():
             theirs = tensors.get(name)
             if name.endswith('.fc3.weight') and theirs is not None and theirs.shape != own.shape:
@@ -247,7 +228,7 @@ class RepMLP(BaseBackbone):
                     f'{name} is of shape {tuple(theirs.shape)} in the checkpoint and {tuple(own.shape)} in this RepMLP '
                     f'of img_size={self.img_size}: tiles of another size, or another arch (of {", ".join(ARCHS)})'
                 )
-        return Adapted(tensors, dialect, changes)
+        return tensors, notes
 
     def _depth_groups(self) -> list[list[str]]:
         groups = [['conv_embedding']]

@@ -39,13 +39,7 @@ class ResMLPBlock(Recomputed):
     ls2: nn.Parameter
 
     def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        mlp_ratio: float,
-        layer_scale: float,
-        drop_path_rate: float,
-        deploy: bool,
+        self, dim: int, grid: tuple[int, int], mlp_ratio: float, layer_scale: float, drop_path_rate: float, deploy: bool
     ) -> None:
         super().__init__()
         self.norm1 = nn.Identity() if deploy else Affine(dim)

@@ -35,16 +35,13 @@ class Recomputed(nn.Module):
     with_cp = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return _checkpoint(self, x) if self.with_cp and torch.is_grad_enabled() else self._forward(x)
+        if not self.with_cp or not torch.is_grad_enabled():
+            return self._forward(x)
+        kwargs: dict[str, Any] = {}
+        # torch.compile does without the context.
+        if any(isinstance(m, _BatchNorm) and m.training for m in self.modules()):
+            kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(self))
+        return torch.utils.checkpoint.checkpoint(self._forward, x, use_reentrant=False, **kwargs)
 
     def _forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-def _checkpoint(module: Recomputed, x: Tensor) -> Tensor:
-    kwargs: dict[str, Any] = {}
-    if any(
-        isinstance(m, _BatchNorm) and m.training for m in module.modules()
-    ):  # torch.compile does without the context
-        kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(module))
-    return torch.utils.checkpoint.checkpoint(module._forward, x, use_reentrant=False, **kwargs)

@@ -1,7 +1,9 @@
 """Convolutions with the norm after them, in both forms."""
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +16,21 @@ from .norm import build_norm
 def norm_after(norm_cfg: Mapping, channels: int, deploy: bool) -> nn.Module:
     """Return the norm after a convolution; in deploy form, an identity in the place of one that can be folded."""
     norm = build_norm(norm_cfg, channels)
-    return nn.Identity() if deploy and _is_foldable(norm) else norm
+    return nn.Identity() if deploy and is_foldable(norm) else norm
 
 
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int, norm_cfg: Mapping, deploy: bool, **kwargs
 ) -> list[nn.Module]:
-    """Return a convolution and its norm; the convolution has a bias only in the place of a folded norm.
+    """Return a convolution, with further arguments of ``nn.Conv2d``, and its norm, as of ``build_norm``.
 
-    Args:
-        in_channels (int): Channels in.
-        out_channels (int): Channels out.
-        kernel (int): Side of the kernel.
-        norm_cfg (Mapping): See ``build_norm``.
-        deploy (bool): The folded form.
-        **kwargs: Of ``nn.Conv2d``.
+    The convolution has a bias only in the place of a folded norm.
     """
     norm = norm_after(norm_cfg, out_channels, deploy)
     return [nn.Conv2d(in_channels, out_channels, kernel, bias=isinstance(norm, nn.Identity), **kwargs), norm]
 
 
-def _is_foldable(norm: nn.Module) -> bool:
+def is_foldable(norm: nn.Module) -> TypeGuard[_BatchNorm]:
     """Return whether a norm has running statistics; without, it does the same in eval mode as in training."""
     return isinstance(norm, _BatchNorm) and norm.running_var is not None
 
@@ -47,7 +43,7 @@ class FoldableSequential(nn.Sequential):
         return [
             (conv, name, norm)
             for (_, conv), (name, norm) in itertools.pairwise(self.named_children())
-            if isinstance(norm, _BatchNorm) and _is_foldable(norm) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+            if is_foldable(norm) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
         ]
 
     def layers_to_fold(self) -> list[nn.Module]:
@@ -66,22 +62,12 @@ class ConvNorm(FoldableSequential):
     conv: nn.Conv2d
     bn: nn.Module
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        norm_cfg: Mapping,
-        deploy: bool,
-        relu: bool = False,
-        **kwargs,
-    ) -> None:
-        super().__init__()
-        conv, norm = conv_norm(in_channels, out_channels, kernel, norm_cfg, deploy, **kwargs)
-        self.add_module('conv', conv)
-        self.add_module('bn', norm)
+    def __init__(self, *args: Any, relu: bool = False, **kwargs: Any) -> None:
+        conv, norm = conv_norm(*args, **kwargs)
+        layers = OrderedDict(conv=conv, bn=norm)
         if relu:
-            self.relu = nn.ReLU(inplace=True)
+            layers['relu'] = nn.ReLU(inplace=True)
+        super().__init__(layers)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias, in float64, of the one convolution that equals this one and its norm."""

@@ -52,15 +52,9 @@ def fold_token_mixing(
 ) -> tuple[Tensor, Tensor]:
     """Return the scale (C,) and the shift (L, C) of a token mixing that takes in the affines around it.
 
-    A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
+    Weight and bias are (L, L) and (L,); ``scale`` and ``shift``, (C,), of the affine before; ``after``, (C,), a scale
+    of the outputs. A scale of the channels commutes with a product over the tokens, so it moves behind the layer:
     W(scale x + shift) + bias = scale W x + (shift rowsum(W) + bias).
-
-    Args:
-        weight (Tensor): (L, L).
-        bias (Tensor): (L,).
-        scale (Tensor): (C,), of the affine before.
-        shift (Tensor): (C,), of the affine before.
-        after (Tensor, optional): (C,), a scale of the outputs.
     """
     scale, shift = scale.double().flatten(), shift.double().flatten()
     shift = weight.double().sum(1, keepdim=True) * shift + bias.double()[:, None]
@@ -100,54 +94,59 @@ def without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:
     return nn.LayerNorm(list(norm.normalized_shape), norm.eps, elementwise_affine=False)
 
 
-def check_foldable(*models: nn.Module) -> None:
-    """Refuse to fold models in training mode, and layers that may compute something else than their weights say.
+class Deployable(nn.Module):
+    """A backbone or neck with two forms.
 
-    Args:
-        *models (nn.Module): Whose parts with a ``switch_to_deploy`` name the layers that it changes in
-            ``layers_to_fold``.
+    Its parts with a ``switch_to_deploy`` of their own name the layers that it changes in ``layers_to_fold``.
 
-    Raises:
-        FoldingError: A model is in training mode; or a layer is of another type than those of torch and of this
-            package, such as an adapter or a parametrized layer, or has hooks or a ``forward`` of its own.
+    Attributes:
+        deploy (bool): Whether it is in the folded form.
     """
-    training = sorted({type(model).__name__ for model in models if model.training})
-    if training:
-        raise FoldingError(
-            f'{", ".join(training)} in training mode, and what is folded are the statistics of eval mode: '
-            f'call .eval() first'
-        )
-    strange = []
-    for model in models:
-        parts: list[Any] = [module for module in model.modules() if hasattr(module, 'layers_to_fold')]
-        folded = {id(layer) for part in parts for layer in part.layers_to_fold()}
-        for name, layer in model.named_modules():
+
+    deploy: bool
+
+    def check_foldable(self) -> None:
+        """Raise ``FoldingError`` in training mode, or where a layer may compute something else than its weights say.
+
+        Such layers are of other types than torch's and this package's, as adapters and parametrized layers are, or have
+        hooks or a ``forward`` of their own.
+        """
+        if self.training:
+            raise FoldingError(
+                f'{type(self).__name__} in training mode, and what is folded are the statistics of eval mode: '
+                f'call .eval() first'
+            )
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, 'layers_to_fold')]
+        folded = {layer for part in parts for layer in part.layers_to_fold()}
+        strange = []
+        for name, layer in self.named_modules():
             cls = type(layer)
-            if id(layer) not in folded:
+            if layer not in folded:
                 continue
             if cls not in PLAIN and not cls.__module__.startswith('mlp_backbones.'):
                 strange.append(f'{name} is a {cls.__module__}.{cls.__qualname__}')
             elif layer._forward_hooks or layer._forward_pre_hooks or 'forward' in vars(layer):
                 strange.append(f'{name} ({cls.__name__}) has hooks or a forward of its own')
-    if strange:
-        raise FoldingError(
-            f'cannot fold: {"; ".join(strange)}. Merge adapters into the layers that they adapt, and remove '
-            f'parametrizations (such as weight_norm) and hooks first'
-        )
+        if strange:
+            raise FoldingError(
+                f'cannot fold: {"; ".join(strange)}. Merge adapters into the layers that they adapt, and remove '
+                f'parametrizations (such as weight_norm) and hooks first'
+            )
 
+    def switch_to_deploy(self) -> None:
+        """Fold norms, affines and parallel branches into the layers beside them, in place.
 
-def fold_parts(model: Any) -> None:
-    """Fold the parts of a backbone or a neck that have a ``switch_to_deploy``, in place, and set ``model.deploy``.
+        Outputs in eval mode are the same. What is folded already stays as it is. See ``mlp_backbones.reparameterize``.
 
-    Raises:
-        FoldingError: The model is in training mode, in which the two forms differ, or a layer to be folded is not a
-            plain one; nothing was changed then.
-    """
-    if model.deploy:
-        return
-    check_foldable(model)
-    parts = [module for module in model.modules() if module is not model and hasattr(module, 'switch_to_deploy')]
-    for part in parts:
-        part.switch_to_deploy()
-    model.deploy = True
-    model.train(model.training)  # new modules too
+        Raises:
+            FoldingError: The module is in training mode, in which the two forms differ, or a layer to be folded is not
+                a plain one; nothing was changed then.
+        """
+        if self.deploy:
+            return
+        self.check_foldable()
+        parts: list[Any] = [m for m in self.modules() if m is not self and hasattr(m, 'switch_to_deploy')]
+        for part in parts:
+            part.switch_to_deploy()
+        self.deploy = True
+        self.train(self.training)  # new modules too

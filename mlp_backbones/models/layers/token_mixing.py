@@ -75,21 +75,11 @@ def _interpolation(source: tuple[int, int], target: tuple[int, int]) -> Tensor:
 def resize_token_mixing(
     weight: Tensor, bias: Tensor, source: tuple[int, int], target: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Resize the weights of a ``TokenMixing`` to another grid.
+    """Return the weights of a ``TokenMixing`` for another grid of (rows, columns), computed in float64.
 
     The new layer does what the old one would do between two resizings of the map: it takes the map to the old grid,
-    mixes there, and takes the result back. A map that is constant in space keeps its output.
-
-    Args:
-        weight (Tensor): (L, L), L the tokens of ``source``.
-        bias (Tensor): (L,), or (L, C) of a folded layer.
-        source (tuple[int, int]): Rows and columns of the old grid.
-        target (tuple[int, int]): Rows and columns of the new one.
-
-    Returns:
-        tuple[Tensor, Tensor]: Weight (L', L') and bias (L',), as exact as float64 makes them.
+    mixes there, and takes the result back. A map that is constant in space keeps its output. Of L tokens, the weight is
+    (L, L), and the bias (L,), or (L, C) of a folded layer.
     """
-    if tuple(source) == tuple(target):
-        return weight, bias
     down, up = _interpolation(target, source), _interpolation(source, target)
     return (up @ weight.double().cpu() @ down).to(weight), (up @ bias.double().cpu()).to(bias)

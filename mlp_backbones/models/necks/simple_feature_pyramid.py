@@ -3,6 +3,7 @@
 Original code: https://github.com/facebookresearch/detectron2, projects/ViTDet.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -14,11 +15,11 @@ from ...registry import register_model
 from ...utils.checks import check_flags, check_int, short_repr
 from ...utils.errors import InvalidValue
 from ..layers.conv_norm import FoldableSequential, conv_norm, norm_after
-from ..layers.folding import fold_parts
+from ..layers.folding import Deployable
 
 
 @register_model
-class SimpleFeaturePyramid(BaseModule):
+class SimpleFeaturePyramid(BaseModule, Deployable):
     """Maps of several strides from the last map of a backbone that has one stride only, such as ResMLP or gMLP.
 
     Finer maps come from transposed convolutions, coarser ones from max pooling of the backbone's map; each is then
@@ -58,26 +59,27 @@ class SimpleFeaturePyramid(BaseModule):
         super().__init__(init_cfg)
         if isinstance(in_channels, Sequence) and not isinstance(in_channels, (str, bytes)):
             if len(in_channels) != 1:
-                raise InvalidValue(f'SimpleFeaturePyramid takes one map, got in_channels={short_repr(in_channels)}')
+                raise InvalidValue(f'{name} takes one map, got in_channels={short_repr(in_channels)}')
             in_channels = in_channels[0]
         in_channels = check_int(name, 'in_channels', in_channels)
         out_channels = check_int(name, 'out_channels', out_channels)
         in_stride = check_int(name, 'in_stride', in_stride)
-        if not isinstance(out_strides, Sequence) or len(out_strides) > 32:
-            raise InvalidValue(
-                f'SimpleFeaturePyramid: out_strides must be positive ints, got {short_repr(out_strides)}'
-            )
+        if not isinstance(out_strides, Sequence):
+            raise InvalidValue(f'{name}: out_strides must be positive ints, got {short_repr(out_strides)}')
         out_strides = tuple(check_int(name, 'out_strides', stride) for stride in out_strides)
         steps = [math.log2(stride / in_stride) for stride in out_strides]
         if not steps or any(s != int(s) for s in steps) or list(out_strides) != sorted(set(out_strides)):
             raise InvalidValue(
-                f'SimpleFeaturePyramid: out_strides must ascend, each in_stride={in_stride} times a power of two, '
-                f'got {out_strides}'
+                f'{name}: out_strides must ascend, each in_stride={in_stride} times a power of two, got {out_strides}'
+            )
+        if steps[0] > 1:
+            raise InvalidValue(
+                f'{name}: at least one of out_strides must be up to {2 * in_stride}, twice in_stride, got {out_strides}'
             )
         if in_channels % 2 ** max(0, -int(steps[0])):
             raise InvalidValue(
-                f'SimpleFeaturePyramid halves the channels with each doubling of the size: in_channels={in_channels} '
-                f'does not allow stride {out_strides[0]} from {in_stride}'
+                f'{name} halves the channels with each doubling of the size: in_channels={in_channels} does not allow '
+                f'stride {out_strides[0]} from {in_stride}'
             )
         self.in_channels = in_channels
         self.out_channels = (out_channels,) * len(out_strides)
@@ -85,29 +87,14 @@ class SimpleFeaturePyramid(BaseModule):
         self.scales = nn.ModuleList(
             _scale(in_channels, out_channels, int(step), norm_cfg, deploy) for step in steps if step <= 1
         )
-        if not self.scales:
-            raise InvalidValue(
-                f'SimpleFeaturePyramid: at least one of out_strides must be up to {2 * in_stride}, twice in_stride, '
-                f'got {out_strides}'
-            )
-        # Of stride s / (stride of the map before).
-        self.subsampling = [b // a for a, b in zip(self.out_strides, self.out_strides[1:])][len(self.scales) - 1 :]
+        # Of each coarser map, by how much its stride exceeds that of the map before.
+        self.subsampling = [b // a for a, b in itertools.pairwise(out_strides[len(self.scales) - 1 :])]
         self.deploy = bool(deploy)
 
-    def switch_to_deploy(self) -> None:
-        """Fold every BatchNorm that follows a convolution into it, in place.
-
-        Outputs in eval mode are the same. What is folded already stays as it is. See ``mlp_backbones.reparameterize``.
-
-        Raises:
-            FoldingError: The neck is in training mode, in which the two forms differ, or a layer to be folded is not
-                a plain one; nothing was changed then.
-        """
-        fold_parts(self)
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        last = len(list(self.scales[0].children())) - 1  # a norm, after a convolution without bias
-        here = isinstance(self.get_submodule(f'scales.0.{last}'), nn.Identity)
+        first = list(self.scales[0].children())
+        last = len(first) - 1  # a norm, after a convolution without bias
+        here = isinstance(first[last], nn.Identity)
         there = f'{prefix}scales.0.{last - 1}.bias' in state_dict
         if here != there and any(name.startswith(f'{prefix}scales.0.') for name in state_dict):
             theirs, ours = ('deploy', 'training') if there else ('training', 'deploy')

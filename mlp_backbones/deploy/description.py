@@ -1,0 +1,87 @@
+"""What an exported file says about itself, for whoever runs it."""
+
+import math
+from typing import Any
+
+import torch
+
+from ..utils.config import nodes
+from ..utils.errors import InvalidValue
+
+TASKS = dict(mmpretrain='classification', mmdet='detection', mmseg='semantic segmentation')
+
+
+def task_of(cfg: Any) -> str:
+    """Return the task of a config's model: 'classification', 'detection', 'instance segmentation', ..."""
+    masks = any(node.get('mask_head') for node in nodes(cfg.model))
+    return 'instance segmentation' if masks else TASKS[cfg.default_scope]
+
+
+def _resizing(pipeline: list) -> list[dict]:
+    """Return the steps of a test pipeline that change the size of an image, for ``runtime.py``."""
+    steps = []
+    for step in pipeline:
+        kind = step['type'].rpartition('.')[2]
+        if kind == 'Resize':
+            scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
+            steps.append(dict(
+                step='resize', width=scale[0], height=scale[1], keep_ratio=step.get('keep_ratio', False),
+                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
+            ))  # fmt: skip
+        elif kind == 'ResizeEdge':
+            steps.append(dict(
+                step='resize_edge', edge=step.get('edge', 'short'), size=step['scale'],
+                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
+            ))  # fmt: skip
+        elif kind == 'CenterCrop':
+            size = step['crop_size']
+            height, width = size if isinstance(size, (tuple, list)) else (size, size)
+            steps.append(dict(step='center_crop', height=height, width=width))
+        elif not kind.startswith(('Load', 'Pack')):
+            raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
+    return steps
+
+
+def describe(cfg: Any, model: Any, config: str) -> dict[str, Any]:
+    """Return what a file says about itself, as JSON.
+
+    Args:
+        cfg (mmengine.Config): Of the model.
+        model (nn.Module): The framework's.
+        config (str): The config's name.
+
+    Returns:
+        dict: ``task``, ``config``, ``classes``, ``palette``, ``mean``, ``std`` (in the order that the model wants, of
+        images from 0 to 255), ``bgr_to_rgb``, ``channels``, ``pad_divisor``, ``step`` (of sizes that are not padded
+        anywhere), ``fixed_size`` and ``min_size`` (height and width, in pixels), and ``resize``, the steps before.
+    """
+    preprocessor, backbone = model.data_preprocessor, model.backbone
+    if getattr(preprocessor, 'pad_size_divisor', None):
+        divisor = preprocessor.pad_size_divisor
+    else:
+        divisor = (getattr(preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
+    steps = backbone.size_step or backbone.img_size
+    channels = backbone.in_channels
+    mean, std = ([float(n) for n in getattr(preprocessor, name, torch.full((channels,), fill)).flatten()]
+                 for name, fill in (('mean', 0.0), ('std', 1.0)))  # fmt: skip
+    swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
+    swap = swap or bool(getattr(preprocessor, 'to_rgb', False))
+    meta, task = getattr(model, 'dataset_meta', None) or {}, task_of(cfg)
+    masks = task == 'instance segmentation'
+    return dict(
+        task=task,
+        config=config,
+        classes=list(meta.get('classes') or []),
+        palette=[list(color) for color in meta.get('palette') or []],
+        category_ids=list(meta.get('category_ids') or []),
+        channels=channels,
+        bgr_to_rgb=swap,
+        mean=mean,
+        std=std,
+        pad_divisor=divisor,
+        step=[math.lcm(divisor, step) for step in steps],
+        fixed_size=list(backbone.img_size) if backbone.size_step is None else None,
+        min_size=[backbone.min_size] * 2,
+        resize=_resizing(cfg.test_dataloader.dataset.pipeline),
+        **(dict(mask_threshold=model.roi_head.test_cfg.mask_thr_binary) if masks else {}),
+    )
