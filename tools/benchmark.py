@@ -25,7 +25,8 @@ turn with the rest: the share is what a candidate reaches of it. Memory is the p
 and backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by Linux,
 each in a process of its own.
 
---suite measures again what docs/benchmark.json holds, and prints the tables of docs/benchmark.md.
+--suite measures again what a file of results holds, docs/benchmark_engines.json and docs/benchmark.json, and prints
+the tables of docs/benchmark.md.
 """
 
 import argparse
@@ -65,7 +66,7 @@ ENGINES = ('onnxruntime', 'openvino')
 MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile', *ENGINES, 'int8')
 CLEAR_PEAK = Path('/proc/self/clear_refs')  # of Linux
 ORIGINAL = 'original/'  # what the results call the functions of a .py file
-SUITE = Path(__file__).resolve().parents[1] / 'docs/benchmark.json'
+SUITES = [Path(__file__).resolve().parents[1] / f'docs/benchmark{part}.json' for part in ('_engines', '')]
 PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
 
 
@@ -388,7 +389,7 @@ def parse_args() -> argparse.Namespace:
         '--step', choices=['inference', 'training', 'both'], default='both', help='what to measure (default: both)'
     )
     parser.add_argument('--no-memory', action='store_true', help='leave out the memory')
-    parser.add_argument('--suite', action='store_true', help='the candidates of docs/benchmark.json, as there')
+    parser.add_argument('--suite', type=Path, metavar='FILE.json', help='the candidates of a file of results, as there')
     parser.add_argument('--originals', metavar='FILE.py', help="functions that make the authors' models, for --suite")
     parser.add_argument('--out', type=Path, help='JSON file to write the results to')
     args = parser.parse_args()
@@ -396,6 +397,8 @@ def parse_args() -> argparse.Namespace:
         raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
     if not args.candidates and not args.suite:
         parser.error('give candidates, or --suite')
+    if args.suite and not args.suite.is_file():
+        raise UserError(f'{args.suite} does not exist')
     if args.out:
         check_target(args.out)
     return args
@@ -404,7 +407,7 @@ def parse_args() -> argparse.Namespace:
 def groups_of(args: argparse.Namespace) -> list[Group]:
     """What the options ask for."""
     if args.suite:
-        return suite(SUITE, args.originals)
+        return suite(args.suite, args.originals)
     sizes = [parse_size(size) for size in args.sizes]
     steps = ['inference', 'training'] if args.step == 'both' else [args.step]
     return [Group(args.candidates, size, args.batch, step == 'training') for size in sizes for step in steps]

@@ -35,7 +35,7 @@ def test_ours_and_a_function(run_script, tmp_path):
 def test_the_page_has_the_tables_of_the_results():
     tool = runpy.run_path(str(ROOT / 'tools/benchmark.py'))
     titles, tables = zip(*(t.split('\n\n') for t in (ROOT / 'docs/benchmark.md').read_text().split('\n## ')[1:]))
-    rows = json.loads(tool['SUITE'].read_text())['results']
+    rows = [row for path in tool['SUITES'] for row in json.loads(path.read_text())['results']]
     assert list(titles) == list(dict.fromkeys(row['table'] for row in rows))
     assert all(table.startswith(tool['HEAD']) for table in tables)
     for title, table in zip(titles, tables):
@@ -46,10 +46,11 @@ def test_the_page_has_the_tables_of_the_results():
 def test_suite_is_what_the_results_hold():
     tool = runpy.run_path(str(ROOT / 'tools/benchmark.py'))
     ours = 'ConvMLP:arch=s,out_indices=-1'
-    first = tool['suite'](tool['SUITE'], 'peers.py')[0]
+    path = tool['SUITES'][-1]
+    first = tool['suite'](path, 'peers.py')[0]
     assert first.candidates == ['peers.py:convmlp_s', ours, f'{ours}@deploy']
     assert tool['parse']('peers.py:convmlp_s').name == 'original/convmlp_s'
-    groups = tool['suite'](tool['SUITE'], None)
+    groups = tool['suite'](path, None)
     assert groups[0] == tool['Group']([ours, f'{ours}@deploy'], (224, 224), 8, False, 'Inference, float32', True)
     for group in groups:
         assert all(tool['parse'](candidate).name == candidate for candidate in group.candidates)
@@ -129,6 +130,7 @@ def test_bfloat16():
         (['ConvMLP:foo=1'], "'ConvMLP:foo=1' cannot be built"),
         (['ConvMLP', '--sizes', 'big'], 'a size is a number or HEIGHTxWIDTH'),
         ([], 'give candidates, or --suite'),
+        (['--suite', 'lost.json'], 'lost.json does not exist'),
     ],
 )
 def test_refusals(run_script, args, words):
