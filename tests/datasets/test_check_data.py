@@ -14,9 +14,11 @@ from helpers import CONFIGS
 from helpers.faulty_files import KINDS
 from helpers.hostile_annotations import hostile_bytes, hostile_coco
 from helpers.training import ready
+from mmengine.config import Config
 
 from mlp_backbones.datasets.validation.coco import annotation_findings, category_ids, check_coco, read_json
 from mlp_backbones.datasets.validation.files import image_problem, quick_problem
+from mlp_backbones.datasets.validation.scan import read_sources
 from mlp_backbones.engine import preflight
 from mlp_backbones.utils.errors import DataError, UserError
 
@@ -111,6 +113,19 @@ def test_bad_class_folders(run_script, data):
     code, said = check(run_script, 'imagenet', data, 'val_dataloader.dataset.ann_file=list.txt')
     assert code == 1
     assert f'val   {root}/list.txt: has 8 classes; the head of the model has 3' in said
+
+
+def test_a_class_without_images_by_its_own_name(data):
+    """Where labels follow the given names, not the alphabet."""
+    root = data / 'imagenet/train'
+    for path in (root / 'circle').iterdir():
+        path.unlink()
+    names = ('triangle', 'square', 'circle')
+    node = dict(type='mlp_backbones.CustomDataset', data_root=str(root), data_prefix='', classes=names, pipeline=[])
+    cfg = Config(dict(default_scope='mmpretrain', model=dict(head=dict(num_classes=3))))
+    (source,) = read_sources(cfg, [('train', node)])
+    assert source.classes == list(names)
+    assert source.problems == [('error', 'train', f'{root}/circle', 'is a class without images')]
 
 
 @pytest.mark.slow

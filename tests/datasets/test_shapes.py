@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mlp_backbones.datasets import CLASSES, TASKS, make_shapes
+from mlp_backbones.datasets import shapes as module
 
 
 def contents(folder):
@@ -73,6 +75,20 @@ def test_nothing_is_overwritten_or_half_written(shapes, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         make_shapes(tmp_path / 'new', 'detection', 1, 1, verbose=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('exist_ok', [True, False])
+def test_another_process_was_faster(tmp_path, monkeypatch, exist_ok):
+    draw = module.draw_scene
+
+    def draw_late(*args):
+        (tmp_path / 'set/train').mkdir(parents=True, exist_ok=True)
+        return draw(*args)
+
+    monkeypatch.setattr(module, 'draw_scene', draw_late)
+    with contextlib.nullcontext() if exist_ok else pytest.raises(OSError):
+        make_shapes(tmp_path / 'set', 'classification', 1, 1, exist_ok=exist_ok, verbose=False)
+    assert sorted(tmp_path.rglob('*')) == [tmp_path / 'set', tmp_path / 'set/train']
 
 
 @pytest.mark.parametrize(
