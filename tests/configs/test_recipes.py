@@ -170,7 +170,7 @@ each = pytest.mark.parametrize('name', RECIPES)
 
 
 @pytest.fixture(autouse=True)
-def mmpretrain(own_scope):
+def mmpretrain(own_instances):
     """mmpretrain's classes, and its scope as the default one: for one test only."""
     import mmpretrain.datasets  # noqa: F401
 
