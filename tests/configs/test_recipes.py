@@ -522,13 +522,13 @@ def test_repeated_augmentation(name):
         dict(load(name).train_dataloader.sampler), default_args=dict(dataset=Numbers(), seed=1)
     )
     batches = list(ResumableBatchSampler(sampler, batch_size=4, drop_last=True))
-    indices = [int(index) for batch in batches for index in batch]
+    indices = [index for batch in batches for index, _ in batch]
     assert len(indices) == 28 and len(sampler) == 30
     assert indices[::3][:9] == indices[1::3][:9] == indices[2::3][:9]
     assert len(set(indices)) == 10
-    assert len({index.key for batch in batches for index in batch}) == 28
+    assert len({key for batch in batches for _, key in batch}) == 28
     sampler.set_epoch(1)
-    assert [int(i) for batch in ResumableBatchSampler(sampler, 4) for i in batch][:28] != indices
+    assert [index for batch in ResumableBatchSampler(sampler, 4) for index, _ in batch][:28] != indices
 
 
 @pytest.mark.slow
