@@ -1,6 +1,6 @@
 """The reader of checkpoint files, which executes nothing that is in them.
 
-``load_from`` and ``--resume`` of a ``.pth`` file go through mmengine's own reader instead.
+What ``--resume`` and mmengine's FlexibleRunner load goes through mmengine's own reader instead.
 """
 
 import hashlib

@@ -15,7 +15,7 @@ from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.deploy import evaluate, graph, quantize, runtime
 from mlp_backbones.deploy.layers import int8_layers
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 
 pytest.importorskip('nncf')
 onnx = pytest.importorskip('onnx')
@@ -28,7 +28,7 @@ DATA = {CLASSIFICATION: 'imagenet', SEGMENTATION: 'ade', RETINANET: 'coco'}
 
 def small(config, cls=ConvMLP):
     """A config with a small backbone."""
-    cfg = load_model_config(str(config))
+    cfg = load_config(str(config))
     arch = TINY[cls]
     extra = dict(final_norm=True, out_indices=-1) if 'head' in cfg.model else {}
     cfg.model.backbone = dict(type=f'mlp_backbones.{cls.__name__}', **arch, **extra)

@@ -20,7 +20,7 @@ from mmengine.config import Config
 import mlp_backbones
 from mlp_backbones import reparameterize
 from mlp_backbones.apis.inference import Predictor
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 
 if not hasattr(torch.library, 'custom_op'):
     pytest.skip('export needs torch 2.6', allow_module_level=True)
@@ -36,7 +36,7 @@ CLASSIFICATION = CONFIGS / 'classification/convmlp_s_shapes.py'
 
 def small(config: Path):
     """A config with a small ConvMLP."""
-    cfg = load_model_config(str(config))
+    cfg = load_config(str(config))
     cfg.model.backbone.update(arch=ARCH, init_cfg=None)
     channels = [ARCH['channels'], *ARCH['dims']]
     if 'neck' in cfg.model and 'in_channels' in cfg.model.neck:
@@ -261,7 +261,7 @@ def test_the_file_predicts_what_openmmlab_predicts(task, engine, exported):
 )
 def test_windowed_families_take_any_size_and_are_exported_equal_twice(config, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
-    cfg = load_model_config(str(CONFIGS / f'{config}_shapes.py'))
+    cfg = load_config(str(CONFIGS / f'{config}_shapes.py'))
     torch.manual_seed(0)
     cls = getattr(mlp_backbones, cfg.model.backbone.type.rpartition('.')[2])
     cfg.model.backbone.update(TINY[cls])

@@ -3,7 +3,7 @@
 What leads here:
 
 - ``init_cfg``: ``read_checkpoint`` -> ``state_dict_of`` -> ``CheckpointModule.fit``, copied in place
-- ``load_from``: mmengine's reader -> ``AdaptCheckpointHook`` -> ``fit_model`` -> ``fit`` of each backbone -> mmengine
+- ``load_from``: ``AdaptCheckpointHook``: ``read_checkpoint`` -> ``fit_model`` -> ``fit`` of each backbone -> mmengine
 - ``get_model``, tools: ``read_checkpoint`` -> ``zoo.fill_model`` -> ``fit_model`` -> ``fit`` -> ``load_state_dict``
 
 In the latter two ``load_state_dict`` adapts once more, in its hook, which changes nothing of what ``fit`` returned.
