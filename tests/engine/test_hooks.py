@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mlp_backbones.datasets.samplers import INTERRUPTS
-from mlp_backbones.engine.hooks.checkpoint import WholeFileBackend, newest_checkpoint, whole_files
+from mlp_backbones.engine.hooks.checkpoint import CheckpointHook, WholeFileBackend, newest_checkpoint, whole_files
 from mlp_backbones.utils.errors import CheckpointError
 
 
@@ -114,6 +114,10 @@ def test_the_file_backend_of_mmengine_stays():
     """Checkpoints are written whole by another, which is asked for by its name."""
     assert type(get_file_backend('x.pth', backend_args=whole_files())) is WholeFileBackend
     assert type(get_file_backend('x.pth')) is LocalBackend
+
+
+def test_the_only_checkpoint_is_not_removed_before_the_next_is_there():
+    assert [CheckpointHook(max_keep_ckpts=number).max_keep_ckpts for number in (-1, 1, 2, 3)] == [-1, 2, 2, 3]
 
 
 class TestLoadFrom:
