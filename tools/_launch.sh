@@ -36,7 +36,8 @@ launch() {
 }
 
 # slurm TOOL PARTITION JOB_NAME ARGS...: run tools/TOOL.py under srun.
-# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS are as in OpenMMLab.
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS are as in OpenMMLab. srun's variables become those of torchrun, with a
+# port for each job: two jobs on one machine would meet on mmengine's 29500.
 slurm() {
   local tool=$1 partition=$2 job=$3
   shift 3
@@ -45,5 +46,9 @@ slurm() {
   read -ra extra <<<"${SRUN_ARGS:-}"
   exec srun -p "$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${extra[@]+"${extra[@]}"} \
-    "$python" -u "$root/tools/$tool.py" "$@" --launcher slurm
+    bash -c '
+      export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
+      export MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
+      export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "${SLURM_STEP_NODELIST:-$SLURM_NODELIST}" | head -n 1)}
+      exec "$@"' bash "$python" -u "$root/tools/$tool.py" "$@" --launcher pytorch
 }

@@ -55,7 +55,7 @@ from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.deploy import graph, heads, runtime
 from mlp_backbones.deploy.description import describe
 from mlp_backbones.deploy.export import TensorModel, parse_size, tensors_of
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.models.backbones.base import BaseBackbone
 from mlp_backbones.utils.cli import check_target, run_tool
 from mlp_backbones.utils.errors import UserError
@@ -147,7 +147,7 @@ def images(model: torch.nn.Module, batch: int, size: tuple[int, int], device: st
 
 def whole(config: str) -> graph.Whole:
     """The whole model of a config, untrained."""
-    cfg = load_model_config(config)
+    cfg = load_config(config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg).eval()
     return graph.Whole(model, describe(cfg, model, Path(config).stem))

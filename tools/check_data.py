@@ -11,7 +11,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from mlp_backbones.engine.config import check_framework, load_config, report
+from mlp_backbones.engine.config import load_config, report
 from mlp_backbones.engine.data import adapt_to_data, datasets_of
 from mlp_backbones.engine.preflight import missing_data
 from mlp_backbones.utils.cli import check_target, config_parser, run_tool
@@ -30,7 +30,6 @@ def main() -> None:
     if args.out:
         check_target(args.out)
     cfg = load_config(args.config, args.cfg_options)
-    check_framework(cfg, args.config)
     adapt_to_data(cfg)
     datasets = []
     for train in (True, False):

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.cli import check_target, run_tool
 from mlp_backbones.utils.errors import UserError
 
@@ -42,7 +42,7 @@ def check(config: str, tensors: dict) -> None:
     from mlp_backbones.apis.zoo import build_model
     from mlp_backbones.models.backbones.loading import fit_model
 
-    cfg = load_model_config(config)
+    cfg = load_config(config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     whole = any(k.startswith('backbone.') for k in tensors)

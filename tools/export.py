@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.cli import check_installed, check_target, run_tool
 from mlp_backbones.utils.errors import UserError
 from mlp_backbones.utils.files import written_together
@@ -74,7 +74,7 @@ def main() -> None:
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
     if args.size:
         args.size = parse_size(args.size)
-    cfg = load_model_config(args.config)
+    cfg = load_config(args.config)
     cfg.model.backbone.init_cfg = None
     content = {} if args.checkpoint == 'none' else read_checkpoint(args.checkpoint)
     model = build_model(cfg)

@@ -7,7 +7,7 @@ stage is counted for as many regions as its first one hands over at most.
 import argparse
 import sys
 
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.cli import run_tool
 from mlp_backbones.utils.errors import UserError
 
@@ -33,7 +33,7 @@ def main() -> None:
     from mlp_backbones.deploy.export import parse_size
 
     given = parse_size('x'.join(args.shape)) if args.shape else None
-    cfg = load_model_config(args.model)
+    cfg = load_config(args.model)
     cfg.model.backbone.init_cfg = None
     shape = given or input_size(cfg)
     model = build_model(cfg)

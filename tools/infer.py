@@ -126,7 +126,7 @@ def main() -> None:
     annotations = read_json(args.ann) if args.ann else None
     image_ids = ids_of_images(annotations, [p.name for p in paths], args.ann) if args.ann else numbers_of(paths)
     # Before the model is built; the folder itself is made after that.
-    check_writable(next(p for p in (args.out, *args.out.parents) if p.exists()), 'the folder', '--out')
+    check_writable(next(p for p in (args.out, *args.out.parents) if p.exists()))
     predictor = build_model(args)
     if args.ann:
         if not predictor.detects:
@@ -134,7 +134,7 @@ def main() -> None:
         predictor.about['category_ids'] = ids_of_classes(annotations, predictor.about['classes'], args.ann)
     if args.weights == 'none':
         print('random weights: the predictions mean nothing')
-    check_writable(args.out, 'the folder', '--out')
+    check_writable(args.out)
 
     output, broken = Output(args, predictor, image_ids), []
     progress = ProgressBar(file=sys.stderr)

@@ -74,12 +74,11 @@ def main() -> None:
 
 def load_data_config(path: str, options: dict | None):
     """Read a config whose training and validation data exist; shapes are drawn."""
-    from mlp_backbones.engine.config import check_framework, load_config, report
+    from mlp_backbones.engine.config import load_config, report
     from mlp_backbones.engine.data import adapt_to_data
     from mlp_backbones.engine.preflight import missing_data
 
     cfg = load_config(path, options)
-    check_framework(cfg, path)
     adapt_to_data(cfg)
     report(missing_data(cfg, train=True))
     return cfg

@@ -10,7 +10,7 @@ import copy
 import sys
 from pathlib import Path
 
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.cli import check_target, run_tool
 from mlp_backbones.utils.errors import UserError
 from mlp_backbones.utils.files import written_together
@@ -54,7 +54,7 @@ def main() -> None:
     from mlp_backbones.models.backbones.base import BaseBackbone
 
     given_size = parse_size(args.size) if args.size else None
-    cfg = load_model_config(args.config)
+    cfg = load_config(args.config)
     model = build_model(cfg, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is not one of ours')

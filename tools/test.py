@@ -5,7 +5,7 @@ import copy
 import os
 import sys
 
-from mlp_backbones.engine.launch import build_runner, check_filled, common_parser, prepare
+from mlp_backbones.engine.launch import build_runner, common_parser, load_whole, prepare
 from mlp_backbones.utils.cli import run_tool
 from mlp_backbones.utils.config import dataset_nodes, nodes
 from mlp_backbones.utils.errors import UserError
@@ -24,7 +24,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.checkpoint.endswith(('.onnx', '.xml')):
         return test_file(args)
-    args.cfg_options = {**(args.cfg_options or {}), 'load_from': args.checkpoint}
     cfg = prepare(args, train=False)
     if args.tta:
         augment(cfg, args.config)
@@ -33,7 +32,7 @@ def main() -> None:
     if args.show_dir:
         draw_predictions(cfg, os.path.abspath(args.show_dir))
     runner = build_runner(cfg)
-    check_filled(runner, args.checkpoint)
+    load_whole(runner, args.checkpoint)
     runner.test()
 
 

@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 import sys
 
-from mlp_backbones.engine.launch import build_runner, common_parser, prepare
+from mlp_backbones.engine.launch import build_runner, common_parser, prepare, resume
 from mlp_backbones.utils.cli import run_tool
 from mlp_backbones.utils.errors import UserError
 
@@ -68,10 +68,13 @@ def add_tensorboard(cfg) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = prepare(args, train=True, amp=args.amp, resume=args.resume)
+    cfg = prepare(args, train=True, amp=args.amp)
     if args.tensorboard:
         add_tensorboard(cfg)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if args.resume:
+        resume(runner, args.resume)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -15,8 +15,7 @@ from mmengine.registry import DefaultScope
 from ..checkpoints import read_checkpoint
 from ..deploy.description import task_of
 from ..deploy.runtime import Model
-from ..engine.config import find_config
-from ..engine.preflight import load_model_config
+from ..engine.config import find_config, load_config
 from ..utils.cli import quiet_log
 from ..utils.errors import UserError
 from .classes import describe_classes
@@ -97,7 +96,7 @@ class Predictor(Model):
         """
         target = device_of(device)
         path, entry = find_config(name)
-        cfg = load_model_config(path)
+        cfg = load_config(path)
         weights = weights or find_weights(str(name), entry)
         cfg.model.backbone.init_cfg = None
         content = {} if weights == 'none' else read_checkpoint(weights)

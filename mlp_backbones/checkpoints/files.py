@@ -1,6 +1,6 @@
 """The reader of checkpoint files, which executes nothing that is in them.
 
-What a run resumes from goes through mmengine's own reader instead.
+What ``--resume`` and mmengine's FlexibleRunner load goes through mmengine's own reader instead.
 """
 
 import hashlib

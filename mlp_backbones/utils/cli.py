@@ -17,8 +17,8 @@ from .errors import Error, UserError
 def run_tool(main: Callable[[], None]) -> int:
     """Call ``main``; what the user can fix is printed as one message instead of a traceback.
 
-    That is this package's own exceptions, and those of mmengine's registry that name the class and the argument that a
-    setting of the config does not fit. All others keep their traceback, bugs of this package too.
+    That is this package's own exceptions, and those of mmengine's registry that name a class that does not exist, or an
+    argument that it does not take. All others keep their traceback, bugs of this package too.
 
     Args:
         main (Callable): A tool, which reads its arguments from ``sys.argv``.
@@ -28,13 +28,13 @@ def run_tool(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except Error as error:
-        return _fail(error)
-    except TypeError as error:
+    except (Error, KeyError, TypeError) as error:
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if last.parts[-2:] != ('registry', 'build_functions.py'):
+        if not isinstance(error, Error) and last.parts[-2:] != ('registry', 'build_functions.py'):
             raise
-        return _fail(error)
+        print(f'\nerror: {error.args[0]}', file=sys.stderr, flush=True)
+        traceback.clear_frames(error.__traceback__)  # ends the workers of a dataloader now, rather than at exit
+        return 1
     return 0
 
 
@@ -56,12 +56,6 @@ def quiet_log(level: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _fail(error: Exception) -> int:
-    print(f'\nerror: {error}', file=sys.stderr, flush=True)
-    traceback.clear_frames(error.__traceback__)  # ends the workers of a dataloader now, rather than somehow at exit
-    return 1
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -97,15 +91,14 @@ def check_target(path: str | Path) -> None:
     check_writable(path.parent)
 
 
-def check_writable(folder: str | Path, what: str = 'the folder', option: str = '') -> None:
+def check_writable(folder: str | Path) -> None:
     """Make a folder where it does not exist, and raise ``UserError`` where no file can be written into it."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        help_ = f'; name another with {option}' if option else ''
-        raise UserError(f'cannot write to {what} {folder}: {error.strerror}{help_}') from error
+        raise UserError(f'cannot write to the folder {folder}: {error.strerror}') from error
 
 
 def check_installed(what: str, *names: str) -> None:

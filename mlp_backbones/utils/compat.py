@@ -1,7 +1,7 @@
 """The change that importing this package makes to mmengine, with its reason.
 
-Two hooks change more while a run lasts: ``hooks.checkpoint`` puts a whole-file backend in mmengine's place while it
-saves, and ``AdaptCheckpointHook`` registers a loader for a ``.pdparams`` or ``.safetensors`` file in ``load_from``.
+Hooks of a run add entries of their own: ``CheckpointHook`` a file backend, and ``AdaptCheckpointHook`` a loader for the
+file in ``load_from``.
 """
 
 from mmengine.config import Config

@@ -86,13 +86,6 @@ def rebuild_command(settings: str = '') -> str:
 
 def problem_with(name: str) -> str | None:
     """Why the import package ``name`` (a key of ``HOSTS``) cannot be used, with the command that fixes it, or None."""
-    found = installed(name)
-    if len(found) == 2:
-        onedl, upstream = HOSTS[name]
-        return (
-            f'both {onedl} and {upstream} are installed and overwrite each other under the name {name!r}. Fix it with:'
-            f'\n  pip uninstall -y {onedl} {upstream} && {install_command()}'
-        )
     try:
         importlib.import_module(name)
         if name in ('mmdet', 'mmseg') and (problem := ops_problem()):

@@ -270,7 +270,7 @@ def test_damaged_checkpoint_by_name(by_epoch, tmp_path):
     damaged.write_bytes((by_epoch.folder / 'unbroken/epoch_6.pth').read_bytes()[:1000])
     run = by_epoch.start('unbroken', '--resume', damaged)
     assert run.wait() == 1
-    assert f'error: --resume {damaged}: the checkpoint is truncated' in run.printed
+    assert f'error: --resume {damaged}: the checkpoint does not exist, or is truncated' in run.printed
     assert f'the newest whole one in {by_epoch.folder / "unbroken"} is' in run.printed
 
 

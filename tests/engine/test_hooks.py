@@ -1,6 +1,7 @@
 """Hooks within mmengine's own runner, in this process."""
 
 import os
+import pickle
 import signal
 import time
 
@@ -12,7 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mlp_backbones.datasets.samplers import INTERRUPTS
-from mlp_backbones.engine.hooks.checkpoint import WholeFileBackend, newest_checkpoint, whole_files
+from mlp_backbones.engine.hooks.checkpoint import CheckpointHook, WholeFileBackend, newest_checkpoint, whole_files
+from mlp_backbones.utils.errors import CheckpointError
 
 
 class Model(BaseModel):
@@ -31,7 +33,7 @@ def handlers():
     return [signal.getsignal(number) for number in INTERRUPTS]
 
 
-def make_runner(folder, act, by_epoch=True):
+def make_runner(folder, act, by_epoch=True, hook='InterruptHook', **settings):
     length = dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=4)
     return Runner(
         Model(act),
@@ -40,10 +42,21 @@ def make_runner(folder, act, by_epoch=True):
         train_cfg=length,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=100)),
-        custom_hooks=[dict(type='mlp_backbones.InterruptHook')],
+        custom_hooks=[dict(type=f'mlp_backbones.{hook}')],
         experiment_name=f'{folder.name}-{time.monotonic_ns()}',
         log_level='ERROR',
+        **settings,
     )
+
+
+class Touch:
+    """A file is made where this is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
 
 
 def fail():
@@ -98,7 +111,50 @@ def test_a_second_run_of_a_runner_in_a_notebook(tmp_path):
 
 
 def test_the_file_backend_of_mmengine_stays():
-    """Checkpoints are written whole by another, while they are saved only."""
-    with whole_files():
-        assert type(get_file_backend('x.pth')) is WholeFileBackend
+    """Checkpoints are written whole by another, which is asked for by its name."""
+    assert type(get_file_backend('x.pth', backend_args=whole_files())) is WholeFileBackend
     assert type(get_file_backend('x.pth')) is LocalBackend
+
+
+def test_the_only_checkpoint_is_not_removed_before_the_next_is_there():
+    assert [CheckpointHook(max_keep_ckpts=number).max_keep_ckpts for number in (-1, 1, 2, 3)] == [-1, 2, 2, 3]
+
+
+class TestLoadFrom:
+    """By the reader of ``init_cfg``, in mmengine's own runner."""
+
+    @pytest.fixture
+    def load(self, tmp_path):
+        def load(path):
+            runner = make_runner(tmp_path / 'w', lambda: None, hook='AdaptCheckpointHook', load_from=str(path))
+            runner.call_hook('before_run')
+            runner.load_or_resume()
+            return runner.model.state_dict()
+
+        return load
+
+    @pytest.mark.parametrize('kind', ['pth', 'old.pth', 'pdparams', 'safetensors'])
+    def test_whole_and_truncated(self, load, tmp_path, kind):
+        path = tmp_path / f'a.{kind}'
+        tensors = {'layer.weight': torch.rand(1, 1), 'layer.bias': torch.rand(1), 'other': torch.rand(5000)}
+        if kind == 'safetensors':
+            pytest.importorskip('safetensors.torch').save_file(tensors, path)
+        elif kind == 'pdparams':
+            path.write_bytes(pickle.dumps({k: v.numpy() for k, v in tensors.items()}, 2))
+        else:
+            torch.save(dict(state_dict=tensors), path, _use_new_zipfile_serialization=kind == 'pth')
+        loaded = load(path)
+        assert all(torch.equal(loaded[name], tensors[name]) for name in loaded)
+        path.write_bytes(path.read_bytes()[:-5000])
+        with pytest.raises(CheckpointError, match=f'{path} is not a checkpoint, or is truncated'):
+            load(path)
+
+    def test_a_file_that_does_not_exist(self, load):
+        with pytest.raises(CheckpointError, match='the checkpoint lost.pth does not exist'):
+            load('lost.pth')
+
+    def test_a_file_that_would_run_code(self, load, tmp_path):
+        torch.save(dict(state_dict={}, hostile=Touch(tmp_path / 'canary')), tmp_path / 'a.pth')
+        with pytest.raises(CheckpointError, match='was refused.*nothing in it was run'):
+            load(tmp_path / 'a.pth')
+        assert not (tmp_path / 'canary').exists()

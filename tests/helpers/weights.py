@@ -8,8 +8,7 @@ import torch
 
 from helpers import CONFIGS, ROOT
 from mlp_backbones.apis.zoo import build_model
-from mlp_backbones.engine.config import find_config
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import find_config, load_config
 
 MASK = str(CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_shapes.py')
 SEGMENTATION = str(CONFIGS / 'segmentation/sfp_gmlp_p8_shapes.py')
@@ -20,7 +19,7 @@ PAGES = ROOT / 'docs/inference.md', ROOT / 'docs/visualization.md'
 def save_weights(config: str, path: Path, **meta) -> Path:
     """Random weights of a config's model, as mmengine writes them."""
     torch.manual_seed(0)
-    cfg = load_model_config(config)
+    cfg = load_config(config)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     # Scores at random are below what is kept.

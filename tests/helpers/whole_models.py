@@ -5,7 +5,7 @@ import torch
 from helpers import CONFIGS, build
 from helpers.families import TINY
 from mlp_backbones import ConvMLP, RepMLP
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 
 CLASSIFICATION = CONFIGS / 'classification/convmlp_s_shapes.py'
 SEGMENTATION = CONFIGS / 'segmentation/fpn_convmlp_s_shapes.py'
@@ -16,7 +16,7 @@ WHOLE = dict(detection=RETINANET, instances=MASKRCNN, segmentation=SEGMENTATION,
 
 def small(config, cls=ConvMLP):
     """A config with a small backbone."""
-    cfg = load_model_config(str(config))
+    cfg = load_config(str(config))
     arch = TINY[cls]['arch']
     if cfg.model.backbone.type != f'mlp_backbones.{cls.__name__}':
         extra = dict(final_norm=True, out_indices=-1) if 'head' in cfg.model else {}

@@ -2,7 +2,6 @@
 
     FUZZ_CASES=10000 python tests/hostile checkpoints   # mutated and malicious checkpoint files
     FUZZ_CASES=4000 python tests/hostile arguments      # constructor arguments
-    FUZZ_CASES=400 python tests/hostile options         # --cfg-options
     python tests/hostile checkpoints --show 1234        # write that file to hostile/ and try it here
 
 A case is a number: the same number makes the same case. Each is tried in a worker process with a limit on its address

@@ -1,8 +1,6 @@
-"""Constructor arguments and settings of a config that have no place there."""
+"""Constructor arguments that have no place there."""
 
-import argparse
 import inspect
-import os
 import random
 import time
 import traceback
@@ -151,108 +149,6 @@ class Arguments:
         except BaseException as error:
             return f'foreign: {located(error)}'
         return 'built, its weights initialised'
-
-
-class Options:
-    """What ``--cfg-options`` may set, for runs of every task."""
-
-    CONFIGS = {
-        'detection/retinanet_convmlp_s_fpn_1x_coco.py': 'detection',
-        'detection/maskrcnn_resmlp_p8_sfp_shapes.py': 'detection',
-        'segmentation/fpn_convmlp_s_512x512_40k_ade20k.py': 'segmentation',
-        'classification/convmlp_s_imagenet.py': 'classification',
-    }
-
-    def __init__(self, folder: Path) -> None:
-        from mlp_backbones.datasets import make_shapes
-        from mlp_backbones.engine.config import load_config
-
-        os.chdir(folder)
-        self.keys = {}
-        for config, task in self.CONFIGS.items():
-            if not Path(task).exists():
-                make_shapes(task, task, num_train=6, num_val=5, verbose=False)
-            self.keys[config] = sorted(paths_of(load_config(self.path(config))._cfg_dict.to_dict()))
-
-    @staticmethod
-    def path(config: str) -> str:
-        return str(Path(__file__).parents[2] / 'configs' / config)
-
-    def make(self, case: int) -> tuple[str, dict, list[str]]:
-        """A config, its options, and which of them are hostile."""
-        rng = random.Random(case)
-        config, task = rng.choice(list(self.CONFIGS.items()))
-        options = {'model.backbone.init_cfg': None, 'data_root': task}
-        if 'shapes' in config:
-            options['shapes.root'] = task
-        changed = []
-        for _ in range(rng.choice([1, 1, 1, 2])):
-            # Those that are looked at before a run get more than their share.
-            near = [
-                k for k in self.keys[config] if k.startswith(('model.backbone', 'data_root', 'load_from', 'work_dir'))
-            ]
-            key = rng.choice(rng.choice([self.keys[config], self.keys[config], near]))
-            kind = rng.choice(['as is'] * 4 + ['top', 'deeper', 'typo', 'odd'])
-            if kind == 'top':
-                key = key.split('.')[0]
-            elif kind == 'deeper':
-                key = f'{key}.{rng.choice(["x", "0", "99", "-1", "type"])}'
-            elif kind == 'typo':
-                key = key[:-1] or 'x'
-            elif kind == 'odd':
-                key = rng.choice(['', '.', 'model.', '.model', 'model..backbone', '²', 'model.backbone.arch.0',
-                'shapes', 'shapes.task',
-                    'launcher', 'default_scope', 'model', 'train_dataloader', 'val_dataloader.dataset', 'load_from',
-                    'work_dir', 'resume',
-                    'model.backbone', 'model.backbone.type', 'model.backbone.init_cfg', 'optim_wrapper', 'data_root',
-                    '_delete_', 'type'])  # fmt: skip
-            options[key] = rng.choice([
-                None, True, False, 0, 1, -1, 3, 10**12, 0.5, float('nan'), '', 'hostile', 'ConvMLP',
-                'mlp_backbones.ConvMLP',
-                'mlp_backbones.Hostile', 'no/such/file.pth', 'x' * 5000, 'a\0b', '²', '\ud800',
-                'http://127.0.0.1:9/x.pth', 'hostile://x', [],
-                [1, 2], (3,), ['x'], [None], [[1]], {}, dict(type='hostile'), dict(type='Pretrained'),
-                dict(type='BN'), dict(root=3),
-                dict(root=task, task='hostile'), [dict(type='Pretrained', checkpoint=3)], '/dev/null',
-                '/proc/self/mem', '.', 1j, 'None',
-            ])  # fmt: skip
-            changed.append(key)
-        return config, options, changed
-
-    def attempt(self, case: int) -> dict:
-        config, options, changed = self.make(case)
-        began = time.monotonic()
-        outcome = self.outcome(self.path(config), options, train=case % 3 > 0)
-        said = {k: f'{options[k]!r:.80}' for k in changed}
-        report = dict(what=f'{config} {said}', outcome=outcome, seconds=time.monotonic() - began)
-        if outcome.startswith('foreign'):
-            report['failure'] = outcome
-        return report
-
-    @staticmethod
-    def outcome(config: str, options: dict, train: bool) -> str:
-        from mlp_backbones.engine.launch import prepare
-        from mlp_backbones.utils.errors import Error
-
-        args = argparse.Namespace(config=config, work_dir='work', cfg_options=options, launcher='none', local_rank=0)
-        try:
-            prepare(args, train=train)
-        except Error as error:  # as run_tool
-            return 'refused' if len(str(error)) < 20_000 else f'foreign: a message of {len(str(error))} characters'
-        except BaseException as error:
-            return f'foreign: {located(error)}'
-        return 'ready'
-
-
-def paths_of(value, path: str = '') -> list[str]:
-    """The keys of a config, with dots."""
-    children = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    )
-    found = [path] if path else []
-    for key, child in children:
-        found += paths_of(child, f'{path}.{key}'.lstrip('.'))
-    return found
 
 
 def judged(error: Exception, changed: list[str]) -> str:

@@ -11,12 +11,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from .arguments import Arguments, Options
+from .arguments import Arguments
 from .checkpoints import Checkpoints, status
 
 SECONDS = 20  # one case may take
 ADDRESS_SPACE = 6 << 30  # bytes beyond what a worker has when it starts
-KINDS = {'checkpoints': Checkpoints, 'arguments': Arguments, 'options': Options}
+KINDS = {'checkpoints': Checkpoints, 'arguments': Arguments}
 
 
 def work(kind: str, folder: str) -> None:

@@ -117,13 +117,6 @@ def test_host_without_its_own_dependency():
     assert "mmdet is installed but needs 'pycocotools'" in done.stderr
 
 
-def test_both_stacks_at_once(monkeypatch):
-    version = metadata.version
-    monkeypatch.setattr(environment.metadata, 'version', lambda d: '2.1.0' if 'mmcv' in d else version(d))
-    problem = environment.problem_with('mmcv')
-    assert 'both onedl-mmcv and mmcv are installed' in problem and 'pip uninstall -y onedl-mmcv mmcv' in problem
-
-
 def test_every_host_is_pinned_in_the_extra_of_its_stack():
     config = configparser.ConfigParser()
     config.read(ROOT / 'setup.cfg')

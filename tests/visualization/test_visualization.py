@@ -22,7 +22,7 @@ from mlp_backbones import ConvMLP, RepMLP, ResMLP
 from mlp_backbones.apis.complexity import count, input_size
 from mlp_backbones.apis.zoo import build_model, get_config, get_entry
 from mlp_backbones.checkpoints import files
-from mlp_backbones.engine.preflight import load_model_config
+from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.errors import UserError
 from mlp_backbones.visualization import explain, figures
 from mlp_backbones.visualization.explain import class_activation, receptive_fields, stage_maps
@@ -167,7 +167,7 @@ class TestComplexity:
             'segmentation/fpn_convmlp_s_512x512_40k_ade20k': (512, 512),
         }
         for config, size in sizes.items():
-            assert input_size(load_model_config(f'{CONFIGS}/{config}.py')) == size
+            assert input_size(load_config(f'{CONFIGS}/{config}.py')) == size
 
     @pytest.mark.slow
     def test_second_stage(self, run_script):

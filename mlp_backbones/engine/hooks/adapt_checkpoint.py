@@ -21,21 +21,21 @@ def unwrapped(model: Any) -> Any:
 
 @HOOKS.register_module()
 class AdaptCheckpointHook(Hook):
-    """Let ``load_from`` take a checkpoint of any release, and refuses one that does not fill the backbone.
+    """Let ``load_from`` take a checkpoint of any release, and refuse one that does not fill the backbone.
 
-    A runner's own checkpoint that is resumed stays as it is, and so do those of FlexibleRunner, whose strategies may
-    have split the model.
+    The file is read by ``read_checkpoint``, as that of the backbone's ``init_cfg`` is. A runner's own checkpoint that
+    is resumed stays as it is, and so do those of FlexibleRunner, whose strategies may have split the model.
 
     Raises:
-        CheckpointError: A tensor of one of our backbones is missing or has another shape.
+        CheckpointError: The file cannot be read, or a tensor of one of our backbones is missing or has another shape.
     """
 
     priority = 'VERY_HIGH'  # before the moving average copies what was loaded
 
     def before_run(self, runner) -> None:
-        source = str(runner._load_from)
-        if source.split('?')[0].endswith(('.pdparams', '.safetensors')):
-            # mmengine has no reader for these. Its schemes are patterns, the longest first: this one is of one file.
+        source = runner._load_from
+        if source and not runner._resume and not re.match(r'(?!https?:)\w+:', source):  # other schemes are mmengine's
+            # mmengine's schemes are patterns, the longest first: this one is of one file.
             CheckpointLoader.register_scheme(
                 prefixes=re.escape(source) + '$',
                 loader=lambda filename, map_location=None: read_checkpoint(filename),
@@ -45,6 +45,5 @@ class AdaptCheckpointHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if runner._resume or hasattr(runner, 'strategy'):
             return
-        model = unwrapped(runner.model)
         source = runner._load_from or 'the checkpoint'
-        checkpoint['state_dict'] = fit_model(model, state_dict_of(checkpoint, source), source)
+        checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)

@@ -1,20 +1,20 @@
 """Checkpoints that are whole, or do not exist."""
 
-import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.fileio.backends import backends, prefix_to_backends
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
 from ...registry import HOOKS
-from ...utils.errors import InvalidState
+from ...utils.cli import say
+from ...utils.errors import CheckpointError, InvalidState
 from ...utils.files import PARTIAL, written_whole
+
+CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?')  # names in a work dir
 
 
 class WholeFileBackend(LocalBackend):
@@ -28,18 +28,10 @@ class WholeFileBackend(LocalBackend):
             os.fsync(file.fileno())
 
 
-@contextlib.contextmanager
-def whole_files() -> Iterator[None]:
-    """Let mmengine write its local files with ``WholeFileBackend``, within the block only.
-
-    ``backend_args`` would say so for Runner alone: FlexibleRunner's strategies do not take any.
-    """
-    local, default = backends['local'], prefix_to_backends['']
-    register_backend('local', WholeFileBackend, force=True, prefixes='')
-    try:
-        yield
-    finally:
-        backends['local'], prefix_to_backends[''] = local, default
+def whole_files() -> dict[str, str]:
+    """Return the ``backend_args`` with which mmengine writes whole files."""
+    register_backend('mlp_backbones', WholeFileBackend, force=True)
+    return dict(backend='mlp_backbones')
 
 
 def is_whole(path: Path) -> bool:
@@ -63,23 +55,44 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[Path]]:
         tuple[Path | None, list[Path]]: The newest whole one of a work dir, and the newer ones that are missing or not
         whole. The one that ``last_checkpoint`` names counts as the newest.
     """
-    work_dir = Path(os.path.abspath(work_dir))
+    work_dir = Path(work_dir).absolute()
+    candidates = [path for path in work_dir.glob('*') if CHECKPOINT.fullmatch(path.name) and path.exists()]
+    candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     pointer = work_dir / 'last_checkpoint'
-    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    # A work dir may have been copied or moved since: the file of that name in it goes first.
-    named = next((p for p in (work_dir / Path(text).name, Path(text)) if text and p.exists()), Path(text))
-    folders = {work_dir, *([Path(os.path.abspath(named.parent))] if text else [])}
-    pattern = re.compile(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?')
-    candidates = [p for f in folders for p in f.glob('*') if pattern.fullmatch(p.name) and p.exists()]
-    candidates.sort(key=lambda p: p.stat().st_mtime, reverse=True)
-    if text:
-        candidates = [named, *(p for p in candidates if p.resolve() != named.resolve())]
+    if text := pointer.read_text(errors='replace').strip() if pointer.is_file() else '':
+        # A work dir may have been copied or moved since: the file of that name in it goes first.
+        own, named = work_dir / Path(text).name, Path(text).absolute()
+        candidates.insert(0, own if own.exists() else named)
     broken: list[Path] = []
-    for path in candidates:
+    for path in dict.fromkeys(candidates):
         if is_whole(path):
             return path, broken
         broken.append(path)
     return None, broken
+
+
+def choose_checkpoint(work_dir: str, source: str) -> str | None:
+    """Return the checkpoint that a run goes on from, and say so; None where the work dir has none.
+
+    Args:
+        work_dir (str): Of the run. What a killed process had begun to write into it is removed.
+        source (str): A file or URL, or 'auto' for the newest of the work dir.
+
+    Raises:
+        CheckpointError: The file does not exist or is damaged.
+    """
+    for path in Path(work_dir).glob(f'.*{PARTIAL}*'):
+        path.unlink(missing_ok=True)
+    if source != 'auto' and ('://' in source or is_whole(Path(source))):
+        return source
+    newest, broken = newest_checkpoint(work_dir)
+    if source != 'auto':
+        other = f'; the newest whole one in {work_dir} is {newest}' if newest else ''
+        raise CheckpointError(f'--resume {source}: the checkpoint does not exist, or is truncated{other}')
+    if broken:
+        say(f'missing or not whole, so passed over: {", ".join(map(str, broken))}')
+    say(f'Resuming from {newest}' if newest else f'No checkpoint in {work_dir}: starting anew')
+    return str(newest) if newest else None
 
 
 def last_good(runner) -> str:
@@ -88,66 +101,42 @@ def last_good(runner) -> str:
     return f'the last good checkpoint is {path}' if path else 'no checkpoint was saved before'
 
 
-class _RemovesLater:
-    """A file backend that keeps files until ``finish`` is called."""
-
-    def __init__(self, backend) -> None:
-        self._backend = backend
-        self._stale: list[str] = []
-
-    def __getattr__(self, name: str):
-        return getattr(self._backend, name)
-
-    def remove(self, path) -> None:
-        self._stale.append(path)
-
-    rmtree = remove
-
-    def finish(self, keep) -> None:
-        for path in self._stale:
-            if path not in keep:
-                remove = self._backend.rmtree if self._backend.isdir(path) else self._backend.remove
-                remove(path)
-        self._stale.clear()
-
-
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's, which saves a checkpoint before it removes the one that it replaces; arguments as there.
+    """mmengine's, which writes checkpoints whole and keeps the last one until the next is there.
+
+    mmengine removes a checkpoint before it saves the one that replaces it: so two are kept where it is to be one.
+
+    Args:
+        *args (Any): As of mmengine's hook.
+        **kwargs (Any): As of mmengine's hook.
 
     Raises:
         RuntimeError: A checkpoint cannot be written, for example because the disk is full; the message names the last
             good one.
     """
 
-    file_backend: Any
+    backend_args: dict | None
+    max_keep_ckpts: int
 
-    def before_train(self, runner) -> None:
-        super().before_train(runner)
-        self.file_backend = _RemovesLater(self.file_backend)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
+            self.backend_args = whole_files()
+        if self.max_keep_ckpts == 1:
+            self.max_keep_ckpts = 2
 
-    def _save(self, save, runner, *args, **kwargs) -> None:
+    def _save(self, save, runner, *args) -> None:
         try:
-            with whole_files():
-                save(runner, *args, **kwargs)
+            save(runner, *args)
         except OSError as error:
             raise InvalidState(
                 f'cannot save a checkpoint to {self.out_dir}: {error.strerror or error}; {last_good(runner)}. Go on '
                 'from it with --resume when there is room'
             ) from error
-        best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
-        self.file_backend.finish(keep=[self.last_ckpt, *best])
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         self._save(super()._save_checkpoint_with_step, runner, step, meta)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         self._save(super()._save_best_checkpoint, runner, metrics)
-
-
-def remove_partial_files(work_dir: str | Path) -> None:
-    """Remove what a killed process had begun to write into a work dir; of several processes the first does it."""
-    if os.environ.get('RANK', '0') != '0':  # before torch.distributed is started
-        return
-    for path in Path(work_dir).glob(f'.*{PARTIAL}*'):
-        path.unlink(missing_ok=True)

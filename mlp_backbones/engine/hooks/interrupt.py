@@ -7,16 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, is_distributed, is_main_process, master_only
+from mmengine.dist import all_reduce, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 
 from ...datasets.samplers import INTERRUPTS
 from ...registry import HOOKS
-from ...utils.files import written_whole
 from .checkpoint import whole_files
 
 
@@ -30,21 +29,13 @@ class InterruptHook(Hook):
 
     priority = 'LOWEST'  # after everything that belongs to the iteration, such as the moving average
 
-    def __init__(self) -> None:
-        self.requested = False
-        self.when = 0.0
+    requested = False
+    when = 0.0
 
     def before_run(self, runner) -> None:
         loop = runner._train_loop
-        if not isinstance(loop, BaseLoop):  # the settings of one that a run without training never builds
-            return
-        run = loop.run
-
-        def run_with_handlers() -> Any:
-            with self._handlers():
-                return run()
-
-        loop.run = run_with_handlers
+        if isinstance(loop, BaseLoop):  # else the settings of one that a run without training never builds
+            loop.run = self._handlers()(loop.run)
 
     @contextlib.contextmanager
     def _handlers(self) -> Iterator[None]:
@@ -78,14 +69,10 @@ class InterruptHook(Hook):
             return
         done = runner.iter + 1
         name = f'interrupted_iter_{done}.pth'
-        with whole_files():
-            runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=runner.epoch, iter=done), by_epoch=False)
-        path = os.path.join(runner.work_dir, name)
-        self._point_to(runner, path)
+        meta = dict(epoch=runner.epoch, iter=done)
+        runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False, backend_args=whole_files())
+        if is_main_process():
+            path = os.path.join(runner.work_dir, name)
+            Path(runner.work_dir, 'last_checkpoint').write_text(path)
+            print(f'\nStopped after iteration {done}: {path}. Go on with --resume.', file=sys.stderr, flush=True)
         raise SystemExit(130)
-
-    @master_only
-    def _point_to(self, runner, path: str) -> None:
-        with written_whole(os.path.join(runner.work_dir, 'last_checkpoint')) as partial:
-            partial.write_text(path)
-        print(f'\nStopped after iteration {runner.iter + 1}: {path}. Go on with --resume.', file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import torch
 from mmengine.hooks import Hook
 
+from ...datasets.validation.files import listed
 from ...registry import HOOKS
 from ...utils.errors import InvalidState
 from .checkpoint import last_good
@@ -30,13 +31,9 @@ class StopAtNonFiniteHook(Hook):
             )
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        bad = [
-            k
-            for k, v in checkpoint['state_dict'].items()
-            if torch.is_tensor(v) and v.is_floating_point() and not torch.isfinite(v).all()
-        ]
+        tensors = {name: value for name, value in checkpoint['state_dict'].items() if torch.is_tensor(value)}
+        bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if bad:
-            names = ', '.join(bad[:3]) + (f' and {len(bad) - 3} more' if len(bad) > 3 else '')
             raise InvalidState(
-                f'{names} not finite at iteration {runner.iter + 1}: nothing was saved; {last_good(runner)}'
+                f'{listed(bad)} not finite at iteration {runner.iter + 1}: nothing was saved; {last_good(runner)}'
             )
