@@ -167,7 +167,8 @@ def in_engine(model: torch.nn.Module, x: torch.Tensor, engine: str, modifiers: t
             nncf, made = importlib.import_module('nncf'), quantize.load(source, path.suffix)
             nncf.set_log_level('ERROR')
             data = nncf.Dataset([x.numpy()], lambda batch: {'image': batch})
-            quantize.save(nncf.quantize(made, data, **quantize.settings(1, quantize.around(made))), '', path)
+            floats = list(itertools.chain(*quantize.float_operations(made)))
+            quantize.save(nncf.quantize(made, data, **quantize.settings(1, floats)), '', path)
         precision = {'precision': 'bfloat16'} if 'bf16' in modifiers else {}
         run = runtime.ENGINES[engine](str(path), torch.get_num_threads(), **precision)[2]
     batch = x.numpy()

@@ -92,8 +92,19 @@ def _constants(output: Any) -> set[str]:
     return found | {'u8'} if found and kind == 'FakeQuantize' else found
 
 
+def products_of_batches(model: Any) -> list[str]:
+    """Return the names of an ONNX model's products with a batch of weight matrices, such as the tiles of RepMLP.
+
+    ONNX Runtime 1.32 stops at them in int8 where weights have a scale for each channel ("b zero point is not valid").
+    """
+    matrices = {item.name for item in model.graph.initializer if len(item.dims) == 2}
+    layers = int8_layers(model)
+    products = (node for node in model.graph.node if node.op_type == 'MatMul' and node.name in layers)
+    return [node.name for node in products if not matrices & set(node.input)]
+
+
 def layers_report(final: Mapping[str, bool], plain: Mapping[str, bool]) -> dict[str, Any]:
     """Return how many layers are in int8, and which are in float and why."""
-    why = 'in int8 too much accuracy was lost', 'NNCF has no int8 form of it'
+    why = 'in int8 too much accuracy was lost', 'NNCF or the engine has no int8 form of it'
     floats = [dict(name=name, reason=why[0] if plain.get(name) else why[1]) for name, int8 in final.items() if not int8]
     return dict(int8=sum(final.values()), float=floats)

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from ..utils.errors import UserError
 from .evaluate import Evaluation, image_of, images_of, open_runtime
-from .layers import around_the_model, int8_layers, layers_report
+from .layers import around_the_model, int8_layers, layers_report, products_of_batches
 from .runtime import KEY, Runtime
 
 # What the drop is judged by, and how much of it one point is.
@@ -50,11 +50,11 @@ def load(path: Path, suffix: str) -> Any:
     return onnx.load(path)
 
 
-def around(model: Any) -> list[str]:
-    """Return the names of the operations before the first layer and behind the last, which stay in float."""
+def float_operations(model: Any) -> tuple[list[str], list[str]]:
+    """Return the names of the operations before the first layer and behind the last, and of layers without int8."""
     from nncf.common.factory import build_graph
 
-    return around_the_model(build_graph(model))
+    return around_the_model(build_graph(model)), products_of_batches(model) if hasattr(model, 'graph') else []
 
 
 def save(model: Any, description: str, path: Path) -> None:
@@ -111,7 +111,8 @@ class Quantizer:
 
     Attributes:
         before (dict[str, float]): The judged metrics of the file.
-        around (list[str]): Names of the operations that are in float whatever happens.
+        around (list[str]): Names of the operations before the first layer and behind the last.
+        floats (list[str]): Names of all operations that are in float whatever happens.
     """
 
     def __init__(
@@ -122,7 +123,8 @@ class Quantizer:
         self.model = load(path, suffix)
         if any(int8_layers(self.model).values()):
             raise UserError(f'{path} is in int8 already')
-        self.around = around(self.model)
+        self.around, others = float_operations(self.model)
+        self.floats = [*self.around, *others]
         self.images = [batch_of(self.runtime, image) for image in images]
         metrics = evaluation.score(self.runtime)
         self.before = judged(metrics)
@@ -140,7 +142,7 @@ class Quantizer:
         """
         import nncf
 
-        return nncf.quantize(self.model, self._calibration(), **settings(len(self.images), self.around, smooth))
+        return nncf.quantize(self.model, self._calibration(), **settings(len(self.images), self.floats, smooth))
 
     def controlled(self) -> Any:
         """Return a model with those layers in float that NNCF found to lose most.
@@ -149,7 +151,7 @@ class Quantizer:
         """
         import nncf
 
-        kwargs = settings(len(self.images), self.around)
+        kwargs = settings(len(self.images), self.floats)
         return nncf.quantize_with_accuracy_control(
             self.model,
             self._calibration(),
@@ -187,7 +189,7 @@ class Quantizer:
         return validate
 
 
-def settings(images: int, around: Sequence[str] = (), smooth: bool = False) -> dict[str, Any]:
+def settings(images: int, floats: Sequence[str] = (), smooth: bool = False) -> dict[str, Any]:
     """Return the settings of NNCF, which were chosen by measurement, see docs/deploy.md.
 
     Activations are asymmetric, and weights have a scale for each channel: NNCF's settings for transformers. Those
@@ -196,7 +198,7 @@ def settings(images: int, around: Sequence[str] = (), smooth: bool = False) -> d
 
     Args:
         images (int): That it is calibrated on.
-        around (Sequence[str]): Names of the operations that stay in float.
+        floats (Sequence[str]): Names of the operations that stay in float.
         smooth (bool): Move outliers of activations into the weights first. Defaults to False.
     """
     import nncf
@@ -206,7 +208,7 @@ def settings(images: int, around: Sequence[str] = (), smooth: bool = False) -> d
     return dict(
         subset_size=images,
         model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=nncf.IgnoredScope(names=list(around), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=list(floats), validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=alpha, matmul=alpha),
             activations_quantization_params=QuantizationParameters(per_channel=False),

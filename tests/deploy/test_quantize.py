@@ -195,6 +195,17 @@ def test_outliers_cost_less_than_with_the_defaults_of_nncf(cls, tmp_path):
 
 
 @pytest.mark.slow
+def test_onnx_runtime_runs_the_tiles_of_repmlp(tmp_path):
+    path = write_whole(small(CLASSIFICATION, RepMLP), tmp_path / 'model.onnx')
+    likeness = Likeness(path)
+    quantizer = quantize.Quantizer(path, '.onnx', [scene(number) for number in range(8)], likeness, 0.5)
+    quantize.save(quantizer.plain(smooth=False), '{}', tmp_path / 'out.onnx')
+    layers = int8_layers(quantize.load(tmp_path / 'out.onnx', '.onnx'))
+    assert {name for name, int8 in layers.items() if not int8} == set(quantizer.floats) - set(quantizer.around)
+    assert likeness.score(quantize.running(quantizer.runtime, onnx.load(tmp_path / 'out.onnx')))['accuracy/top1'] > 80
+
+
+@pytest.mark.slow
 def test_layers_return_to_float_until_accuracy_is_kept(tmp_path):
     path = write_whole(small(CLASSIFICATION), tmp_path / 'model.onnx', hard=True)
     quantizer = quantize.Quantizer(path, '.xml', [scene(number) for number in range(24)], Likeness(path), 0.2)
