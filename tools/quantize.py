@@ -54,8 +54,8 @@ def main() -> None:
 
     import nncf
 
-    from mlp_backbones.deploy.evaluate import Evaluation, open_runtime
-    from mlp_backbones.deploy.quantize import ENGINES, Quantizer, calibration_images, quantize
+    from mlp_backbones.deploy.evaluate import Evaluation, calibration_images, open_runtime
+    from mlp_backbones.deploy.quantize import ENGINES, Quantizer, quantize
 
     nncf.set_log_level(logging.ERROR)
     about = open_runtime(args.model, ENGINES[args.out.suffix]).about

@@ -79,6 +79,21 @@ def sample_of(results: Mapping[str, np.ndarray], sample: Any) -> Any:
     return sample
 
 
+def calibration_images(cfg, number: int) -> list[np.ndarray]:
+    """Return images of a config's training data, (H, W, C), uint8, spread evenly over it.
+
+    Raises:
+        UserError: The config has no training data, or it is empty.
+    """
+    if not cfg.get('train_dataloader'):
+        raise UserError(f'{cfg.filename} has no train_dataloader, so there are no images to calibrate on')
+    dataset = images_of(cfg, cfg.train_dataloader.dataset, annotations=False)
+    if not len(dataset):
+        raise UserError(f'the dataset of train_dataloader in {cfg.filename} is empty: no images to calibrate on')
+    indices = np.unique(np.linspace(0, len(dataset) - 1, number).astype(int))
+    return [image_of(dataset[int(index)]) for index in indices]
+
+
 class Evaluation:
     """The images of a config's validation or test, and the evaluator that judges what is predicted on them.
 

@@ -13,7 +13,7 @@ import torch
 from torchvision.ops import box_iou
 
 from ..utils.errors import UserError
-from .evaluate import Evaluation, image_of, images_of, open_runtime
+from .evaluate import Evaluation, open_runtime
 from .layers import around_the_model, int8_layers, layers_report, products_of_batches
 from .runtime import KEY, Runtime
 
@@ -231,21 +231,6 @@ def milliseconds(runtimes: Sequence[Runtime], images: Sequence[np.ndarray]) -> l
             runtime._run(batches[number % len(batches)])
             taken.append(1000 * (time.perf_counter() - start))
     return [statistics.median(taken[3:]) for taken in times]
-
-
-def calibration_images(cfg, number: int) -> list[np.ndarray]:
-    """Return images of a config's training data, (H, W, C), uint8, spread evenly over it.
-
-    Raises:
-        UserError: The config has no training data, or it is empty.
-    """
-    if not cfg.get('train_dataloader'):
-        raise UserError(f'{cfg.filename} has no train_dataloader, so there are no images to calibrate on')
-    dataset = images_of(cfg, cfg.train_dataloader.dataset, annotations=False)
-    if not len(dataset):
-        raise UserError(f'the dataset of train_dataloader in {cfg.filename} is empty: no images to calibrate on')
-    indices = np.unique(np.linspace(0, len(dataset) - 1, number).astype(int))
-    return [image_of(dataset[int(index)]) for index in indices]
 
 
 def quantize(quantizer: Quantizer, out: Path) -> dict[str, Any]:

@@ -177,8 +177,8 @@ def load_whole(runner, source: str) -> None:
     Raises:
         CheckpointError: A tensor of the model is missing or of another shape, or there are others.
     """
-    from ..apis.zoo import fill_model
     from ..checkpoints import read_checkpoint
+    from ..models.backbones.loading import fill_model
     from .hooks.adapt_checkpoint import unwrapped
 
     if hasattr(runner, 'strategy'):  # FlexibleRunner has no model yet, and its checkpoint may be in parts

@@ -139,7 +139,7 @@ def test_configs_that_do_not_fit_are_refused(shapes):
     ):
         with pytest.raises(evaluate.UserError, match=words):
             evaluation.check(about, 'x.onnx')
-    assert len(quantize.calibration_images(cfg, 4)) == 4
+    assert len(evaluate.calibration_images(cfg, 4)) == 4
     for part in ('val_evaluator', 'val_dataloader'):
         broken = Config(cfg.to_dict())
         broken[part] = None
@@ -147,7 +147,7 @@ def test_configs_that_do_not_fit_are_refused(shapes):
             evaluate.Evaluation(broken, 'val')
     cfg.train_dataloader = None
     with pytest.raises(evaluate.UserError, match='has no train_dataloader'):
-        quantize.calibration_images(cfg, 4)
+        evaluate.calibration_images(cfg, 4)
 
 
 def scene(seed):

@@ -153,7 +153,7 @@ def train(tmp_path, shapes, *arguments):
 
 def test_accumulated_gradients_and_sync_bn(shapes, tmp_path):
     printed = train(tmp_path, shapes, '--accumulate', 2, '--sync-bn', '--amp')
-    assert 'No GPU found: BatchNorm statistics of each process alone, float32 instead of mixed precision' in printed
+    assert 'No GPU found: float32 instead of mixed precision.' in printed
     used = Config.fromfile(tmp_path / 'w/small.py')
     assert used.optim_wrapper.accumulative_counts == 2
 
