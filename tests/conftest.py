@@ -15,6 +15,11 @@ from mlp_backbones.datasets import make_shapes
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 
+def pytest_collection_modifyitems(items):
+    """Exported files first: in processes that had run most other tests, an engine ended with a segmentation fault."""
+    items.sort(key=lambda item: 'deploy' not in item.path.parts)
+
+
 def managed(cls=ManagerMixin):
     """The classes of which mmengine keeps instances by name: loggers, visualizers, scopes and others."""
     return {cls}.union(*map(managed, cls.__subclasses__()))

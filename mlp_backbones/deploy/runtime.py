@@ -47,7 +47,8 @@ def _onnxruntime(path: str, threads: int | None) -> tuple[str | None, list[str],
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
+    providers = [name for name in onnxruntime.get_available_providers() if not name.startswith('Azure')]  # of servers
+    session = onnxruntime.InferenceSession(path, options, providers=providers)
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     names = [output.name for output in session.get_outputs()]
     return text, names, lambda batch: session.run(None, {'image': batch})
