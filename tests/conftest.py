@@ -15,8 +15,8 @@ from mlp_backbones.datasets import make_shapes
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
-# No handler of SIGCHLD for the loaders' workers in the processes of the tests: these ended with a segmentation fault, at
-# an instruction that reads no memory, when a child process ended while an engine computed.
+# No handler of SIGCHLD for the workers of loaders in the processes of the tests: these ended with a segmentation fault,
+# at an instruction that reads no memory, when a child process ended while an engine computed.
 signal_handling._SIGCHLD_handler_set = True
 
 

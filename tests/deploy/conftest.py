@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def exported(tmp_path_factory):
         return whole
 
     def make(task: str, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        folder.mkdir()
         cfg = small(WHOLE[task])
         cfg.dump(folder / 'config.py')
         model = detector(cfg)
