@@ -66,7 +66,6 @@ ENGINES = ('onnxruntime', 'openvino')
 MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile', *ENGINES, 'int8')
 CLEAR_PEAK = Path('/proc/self/clear_refs')  # of Linux
 ORIGINAL = 'original/'  # what the results call the functions of a .py file
-SUITES = [Path(__file__).resolve().parents[1] / f'docs/benchmark{part}.json' for part in ('_engines', '')]
 PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
 
 

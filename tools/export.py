@@ -65,10 +65,11 @@ def main() -> None:
 
     from mlp_backbones import reparameterize
     from mlp_backbones.apis.classes import describe_classes
-    from mlp_backbones.apis.zoo import build_model, fill_model
+    from mlp_backbones.apis.zoo import build_model
     from mlp_backbones.checkpoints import read_checkpoint
     from mlp_backbones.deploy.export import parse_size
     from mlp_backbones.models.backbones.base import BaseBackbone
+    from mlp_backbones.models.backbones.loading import fill_model
 
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
