@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,8 @@ import torch
 import yaml
 from helpers import ROOT, build
 from helpers.pages import BLOCK, blocks
-from helpers.training import history, run
+from helpers.processes import tool
+from helpers.training import history
 from mmengine.config import Config
 
 import mlp_backbones
@@ -214,7 +214,7 @@ def test_training(name, shapes, tmp_path):
     settings = [f'data_root={tmp_path}/data/', 'train_cfg.max_epochs=1', 'model.backbone.init_cfg=None']
     settings += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     settings += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
-    said = run(sys.executable, ROOT / 'tools/train.py', name, '--cfg-options', *settings, cwd=tmp_path).stdout
+    _, said = tool('train.py', name, '--cfg-options', *settings, cwd=tmp_path)
     _, evaluation = history(tmp_path / 'work_dirs' / Path(name).stem)
     assert 'accuracy/top1' in evaluation[-1] and 'accuracy/top5' not in evaluation[-1]
     assert 'warning: the run ends after epoch 1, the learning rate' in said
@@ -235,9 +235,8 @@ def test_training_on_four_bands(tmp_path):
     torch.save(weights, tmp_path / 'rgb.pth')
     settings = ['model.backbone.init_cfg.checkpoint=rgb.pth', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
     settings += [f'{s}_dataloader.{k}' for s in ('train', 'val') for k in ('num_workers=0', 'persistent_workers=False')]
-    command = [sys.executable, ROOT / 'tools/train.py', 'my_four_bands.py', '--cfg-options', *settings]
-    done = run(*command, cwd=tmp_path)
-    assert 'tokenizer.block.0.weight adapted from 3 to 4 channels' in done.stdout + done.stderr
+    _, said = tool('train.py', 'my_four_bands.py', '--cfg-options', *settings, cwd=tmp_path)
+    assert 'tokenizer.block.0.weight adapted from 3 to 4 channels' in said
     training, evaluation = history(tmp_path / 'work_dirs/my_four_bands')
     assert 0 < training[-1]['loss'] < 100 and 'accuracy/top1' in evaluation[-1]
 

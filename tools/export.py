@@ -188,7 +188,7 @@ def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
     inputs, shapes = raw_inputs(backbone, args.size, args.static, partial.suffix)
     print(f'tracing {type(model).__name__} at {inputs[0].shape[2]}x{inputs[0].shape[3]}', flush=True)
     graph.make_sizes_symbolic(module)
-    program = graph.trace(module, inputs[:1], (shapes,))
+    program = graph.trace(module, (inputs[0],), (shapes,))
     if partial.suffix == '.onnx':
         import onnx
 
@@ -211,28 +211,31 @@ def raw_inputs(backbone, size, static: bool, suffix: str):
     import torch
 
     from mlp_backbones import ConvMLP
-    from mlp_backbones.deploy.graph import stepped
+    from mlp_backbones.deploy.graph import any_size, stepped
 
     step = backbone.size_step
     size = size or tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
     reason = '--static' if static else ''
     if step is None:
         reason = reason or "token_mixing is 'fixed'"
-    elif any(n % s for n, s in zip(size, step)):
-        reason = reason or f'{size[0]}x{size[1]} is not a multiple of {step[0]}x{step[1]}'
     elif suffix == '.pt2' and not isinstance(backbone, ConvMLP):
         reason = reason or 'torch.export would refuse images of a single window; ONNX takes them'
+    elif suffix == '.pt2' and any(n % s for n, s in zip(size, step)):
+        reason = reason or f'{size[0]}x{size[1]} is not a multiple of {step[0]}x{step[1]}'
     channels = backbone.in_channels
     if reason:
         print(f'height and width are fixed: {reason}')
-        x = torch.rand(2, channels, *size).mul_(4).sub_(2)
-        return (x, x[:1], torch.rand(3, channels, *size)), stepped(())
-    # Two steps at least while it is traced: what is 1 would be taken for a constant.
-    traced = [max(2 * s, n) for n, s in zip(size, step)]
-    print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
-    x = torch.rand(2, channels, *traced).mul_(4).sub_(2)
-    others = [size, [n + 2 * s for n, s in zip(size, step)]]
-    return (x, *(torch.rand(n, channels, *other) for n, other in zip((3, 2), others))), stepped(step)
+        traced, others, shapes = size, [size, size], stepped(())
+    elif suffix == '.onnx':
+        print('dynamic batch, height and width')
+        (traced, shapes), others = any_size(step), [size, [n + 2 * s - 3 for n, s in zip(size, step)]]
+    else:
+        print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
+        # Two steps at least while it is traced: what is 1 would be taken for a constant.
+        traced, others = [max(2 * s, n) for n, s in zip(size, step)], [size, [n + 2 * s for n, s in zip(size, step)]]
+        shapes = stepped(step)
+    images = [torch.rand(n, channels, *other) for n, other in zip((2, 1, 3), (traced, *others))]
+    return [image.mul_(4).sub_(2) for image in images], shapes
 
 
 if __name__ == '__main__':

@@ -111,6 +111,17 @@ def stepped(steps: Sequence[int]) -> dict[int, Any]:
     return {0: dim('batch', min=1, max=4096), **sides}
 
 
+def any_size(steps: Sequence[int]) -> tuple[list[int], dict[int, Any]]:
+    """Return the size at which a model is traced for ONNX and any size, and its dynamic dimensions.
+
+    There are several rows in the coarsest map, for a size of 1 would become a constant, and a little more than whole
+    steps: what is a whole number of tiles or strides at any depth would not be padded in the file. The guards that the
+    tracer notes for the sizes are about memory formats, which ONNX does not have.
+    """
+    sides = [math.ceil(288 / step) * step + 2 for step in steps]
+    return sides, dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+
+
 def trace(module: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple | None) -> Any:
     """``torch.export`` without its warnings."""
     with torch.no_grad(), warnings.catch_warnings():
@@ -172,11 +183,9 @@ def whole_onnx(model: Any, settings: Mapping[str, Any], with_scores: bool = Fals
     Returns:
         onnx.ModelProto: With ``settings`` as JSON in its metadata.
     """
-    # Traced with several rows in the coarsest map, for a size of 1 would become a constant, and with a little more than
-    # whole steps: what is a whole number of tiles or strides at any depth would not be padded in the file. The guards
-    # that the tracer notes for the sizes are about memory formats, which ONNX does not have.
-    shapes = dict.fromkeys((0,) if settings['fixed_size'] else (0, 2, 3), torch.export.Dim.AUTO)
-    sides = settings['fixed_size'] or [math.ceil(288 / step) * step + 2 for step in settings['step']]
+    sides, shapes = any_size(settings['step'])
+    if settings['fixed_size']:
+        sides, shapes = settings['fixed_size'], {0: shapes[0]}
     image = torch.zeros(2, settings['channels'], *sides, dtype=torch.uint8)
     whole = Whole(model, settings, with_scores)
     if isinstance(whole.core, Detector):

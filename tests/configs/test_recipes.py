@@ -7,15 +7,14 @@ DingXiaoH/RepMLP, DeiT is facebookresearch/deit, and PV is BR-IDL/PaddleViT (ima
 import copy
 import math
 import random
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, ROOT, build
+from helpers import CONFIGS, build
+from helpers.processes import tool
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
@@ -29,7 +28,6 @@ from torch import nn
 from mlp_backbones.datasets.samplers import ResumableBatchSampler
 from mlp_backbones.utils.errors import DataError
 
-TRAIN = ROOT / 'tools/train.py'
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
@@ -719,9 +717,7 @@ def train(tmp_path):
         for loader in ('train', 'val'):
             settings += [f'{loader}_dataloader.num_workers=0', f'{loader}_dataloader.persistent_workers=False']
         (tmp_path / 'mine.py').write_text(f"_base_ = '{CONFIGS}/classification/{name}.py'\n{text}")
-        command = [sys.executable, str(TRAIN), 'mine.py', '--cfg-options', *settings]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        tool('train.py', 'mine.py', '--cfg-options', *settings, cwd=tmp_path)
         work_dir = tmp_path / 'work_dirs/mine'
         assert [path.name for path in work_dir.glob('best_*')] == ['best_accuracy_top1_epoch_1.pth']
         return torch.load(work_dir / 'epoch_1.pth', map_location='cpu', weights_only=False)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers import ROOT
 from helpers.faulty_files import KINDS, cut, empty, missing, text
+from helpers.processes import tool
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import BaseLoop, Runner
@@ -487,12 +488,6 @@ def options(root, workers=2):
     return [f'data_root={root}/', 'train_dataloader.batch_size=2', *loaders, 'default_hooks.logger.interval=1']
 
 
-def tool(name, *args, cwd):
-    command = [str(a) for a in (sys.executable, '-W', 'ignore', ROOT / 'tools' / name, *args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
-
-
 def spoil(root):
     """Six images: a file of each kind goes bad, and for segmentation a label map too."""
     files = sorted(p for p in root.rglob('*.jpg') if 'train' in str(p.parent))
@@ -512,7 +507,9 @@ def test_training_passes_over_bad_files(name, data, tmp_path):
     loop = ['train_cfg.max_iters=9', 'train_cfg.val_interval=9'] if name == 'ade' else ['train_cfg.max_epochs=3']
     settings = ['--cfg-options', *options(root), *loop]
     config = ROOT / 'configs' / CONFIGS[name]
-    code, said = tool('train.py', config, '--work-dir', 'w', *settings, f'{LIMIT}={len(bad)}', cwd=tmp_path)
+    code, said = tool(
+        'train.py', config, '--work-dir', 'w', *settings, f'{LIMIT}={len(bad)}', cwd=tmp_path, check=False
+    )
     assert code == 0, said[-3000:]
     (path,) = (tmp_path / 'w').glob('*/faulty_files.txt')
     noted = dict(line.split('\t') for line in path.read_text().splitlines())
@@ -525,7 +522,7 @@ def test_training_passes_over_bad_files(name, data, tmp_path):
 
     image = sorted(p for p in root.rglob('*.jpg') if 'val' in str(p.parent))[2]
     cut(image)
-    code, said = tool('test.py', config, checkpoint, '--work-dir', 't', *settings, cwd=tmp_path)
+    code, said = tool('test.py', config, checkpoint, '--work-dir', 't', *settings, cwd=tmp_path, check=False)
     assert code == 1 and f'error: {image}: ' in said and 'Evaluation passes over nothing' in said
     # What a worker of the dataloader prints when it is ended, rarely and after the message, is torch's.
     assert 'Traceback' not in said.split('error: ')[0], said[-3000:]
@@ -538,7 +535,7 @@ def test_a_bad_validation_image_is_found_before_training(name, data, tmp_path):
     image = sorted(p for p in root.rglob('*.jpg') if 'val' in str(p.parent))[-1]
     cut(image)
     settings = ['--work-dir', 'w', '--cfg-options', *options(root)]
-    code, said = tool('train.py', ROOT / 'configs' / CONFIGS[name], *settings, cwd=tmp_path)
+    code, said = tool('train.py', ROOT / 'configs' / CONFIGS[name], *settings, cwd=tmp_path, check=False)
     assert code == 1 and f'error: {image}: ' in said and 'truncated' in said
     assert '(train)' not in said and 'Traceback' not in said
     assert not list((tmp_path / 'w').rglob('*.pth'))
@@ -549,7 +546,7 @@ def test_strict_data(data, tmp_path):
     (bad,) = list(spoil(data / 'imagenet'))[:1]
     config = ROOT / 'configs' / CONFIGS['imagenet']
     settings = ['--work-dir', 'w', '--cfg-options', *options(data / 'imagenet')]
-    code, said = tool('train.py', config, '--strict-data', *settings, cwd=tmp_path)
+    code, said = tool('train.py', config, '--strict-data', *settings, cwd=tmp_path, check=False)
     before, message = said.split('\nerror: ')
     assert code == 1 and 'Traceback' not in before and message.startswith(str(data / 'imagenet/train'))
 

@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from helpers import ROOT
+from helpers.processes import tool
 from helpers.whole_models import WHOLE, detector, small
 
 
@@ -38,8 +36,6 @@ def exported(tmp_path_factory):
             image = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
             cv2.imwrite(str(folder / f'{number}.png'), cv2.GaussianBlur(image, (0, 0), 5))
         for suffix in ('.onnx', '.xml') if task == 'segmentation' else ('.onnx',):
-            tool = [sys.executable, ROOT / 'tools/export.py', folder / 'config.py', folder / 'weights.pth']
-            done = subprocess.run([*tool, folder / f'model{suffix}'], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-3000:]
+            tool('export.py', 'config.py', 'weights.pth', f'model{suffix}', cwd=folder)
 
     return export

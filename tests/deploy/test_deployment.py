@@ -9,6 +9,7 @@ import torch
 from helpers import CONFIGS
 from helpers.families import FAMILIES, ISOTROPIC, TINY, VARIANTS, randomise, tiny
 from helpers.goldens import load
+from helpers.whole_models import WHOLE, small
 from mmengine.config import Config
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -363,32 +364,20 @@ def test_parse_size():
             parse_size(bad)
 
 
-def small(tmp_path, task='classification', family=ConvMLP):
+def written(tmp_path, task='classification', family=ConvMLP):
     """A config of a small model, and a checkpoint of it."""
-    base = {
-        'classification': 'classification/convmlp_s_shapes.py',
-        'detection': 'detection/retinanet_convmlp_s_fpn_shapes.py',
-        'segmentation': 'segmentation/fpn_convmlp_s_shapes.py',
-    }[task]
-    settings = dict(TINY[family], type=f'mlp_backbones.{family.__name__}', _delete_=True)
-    channels = tiny(family, out_indices=(-1,) if task == 'classification' else (0, 1, 2, 3)).out_channels
-    if task == 'classification':
-        settings.update(final_norm=True, out_indices=-1)
-        rest = dict(head=dict(in_channels=channels[-1]))
-    else:
-        rest = dict(neck=dict(in_channels=list(channels)))
-    path = tmp_path / 'small.py'
-    path.write_text(f'_base_ = {str(CONFIGS / base)!r}\nmodel = {dict(backbone=settings, **rest)!r}\n')
-    model = randomise(build_model(Config.fromfile(path)))
+    cfg = small(WHOLE[task], family)
+    cfg.dump(tmp_path / 'small.py')
+    model = randomise(build_model(cfg))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'small.pth')
-    return path, tmp_path / 'small.pth', model
+    return tmp_path / 'small.py', tmp_path / 'small.pth', model
 
 
 class TestReparameterizeTool:
     @pytest.mark.slow
     @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
     def test_writes_checkpoint_and_config(self, run_script, tmp_path, shapes, task):
-        config, checkpoint, model = small(tmp_path, task)
+        config, checkpoint, model = written(tmp_path, task)
         image = next((shapes / 'coco/val2017').iterdir())
         out = tmp_path / 'folded.pth'
         code, said = run_script('reparameterize.py', config, checkpoint, out, '--images', image, '--size', '64x96')
@@ -402,7 +391,7 @@ class TestReparameterizeTool:
 
     @pytest.mark.slow
     def test_refusals(self, run_script, tmp_path):
-        config, checkpoint, model = small(tmp_path)
+        config, checkpoint, model = written(tmp_path)
         (tmp_path / 'there.py').write_text('mine')
         folded = tmp_path / 'folded.pth'
         torch.save(reparameterize(model).state_dict(), folded)
@@ -427,7 +416,7 @@ class TestReparameterizeTool:
         assert sorted(tmp_path.iterdir()) == before and (tmp_path / 'there.py').read_text() == 'mine'
 
     def test_weights_of_a_part_are_refused(self, run_script, tmp_path):
-        config, checkpoint, _ = small(tmp_path)
+        config, checkpoint, _ = written(tmp_path)
         state = read_checkpoint(checkpoint)['state_dict']
         torch.save({k: v for k, v in state.items() if not k.startswith('head.')}, checkpoint)
         code, said = run_script('reparameterize.py', config, checkpoint, tmp_path / 'x.pth')
@@ -443,7 +432,7 @@ needs_onnx = pytest.mark.skipif(
 def test_export_refuses_an_older_torch(run_script, tmp_path, monkeypatch):
     if hasattr(torch.export, 'Dim'):
         monkeypatch.delattr(torch.export, 'Dim')
-    config, checkpoint, _ = small(tmp_path)
+    config, checkpoint, _ = written(tmp_path)
     code, said = run_script('export.py', config, checkpoint, tmp_path / 'x.pt2')
     assert code == 1 and f'export needs torch 2.6 or later, this is {torch.__version__}' in said
     assert not (tmp_path / 'x.pt2').exists()
@@ -455,31 +444,25 @@ class TestExportTool:
     @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
     @pytest.mark.parametrize('family', FAMILIES)
     def test_classifiers(self, run_script, tmp_path, family, suffix):
-        config, checkpoint, _ = small(tmp_path, family=family)
+        config, checkpoint, _ = written(tmp_path, family=family)
         code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw', '--size', 64)
         assert code == 0, said
-        dynamic = suffix == 'onnx' or family is ConvMLP
-        assert ('dynamic batch; height in steps of' in said) == dynamic
+        sizes = {'onnx': 'dynamic batch, height and width', 'pt2': 'height and width are fixed'}[suffix]
+        assert ('dynamic batch; height in steps of 32' if (suffix, family) == ('pt2', ConvMLP) else sizes) in said
         assert said.count('largest difference') == 3
         assert (tmp_path / f'x.{suffix}').is_file()
 
     @pytest.mark.slow
     @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
-    @pytest.mark.parametrize(
-        'config',
-        [
-            'detection/retinanet_convmlp_s_fpn_shapes.py',
-            'detection/maskrcnn_convmlp_s_fpn_shapes.py',
-            'segmentation/fpn_convmlp_s_shapes.py',
-        ],
-    )
-    def test_models_of_the_hosts(self, run_script, tmp_path, config, suffix):
-        code, said = run_script('export.py', CONFIGS / config, 'none', tmp_path / f'x.{suffix}', '--raw')
+    @pytest.mark.parametrize('task', ['detection', 'instances', 'segmentation'])
+    def test_models_of_the_hosts(self, run_script, tmp_path, task, suffix):
+        config, checkpoint, _ = written(tmp_path, task)
+        code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw')
         assert code == 0 and 'written' in said, said
 
     @pytest.mark.slow
     def test_backbone_without_folding(self, run_script, tmp_path):
-        config, checkpoint, model = small(tmp_path, 'detection')
+        config, checkpoint, model = written(tmp_path, 'detection')
         out = tmp_path / 'x.pt2'
         code, said = run_script('export.py', config, checkpoint, out, '--backbone-only', '--no-fold', '--static')
         assert code == 0 and 'height and width are fixed: --static' in said
@@ -489,7 +472,7 @@ class TestExportTool:
 
     @pytest.mark.slow
     def test_refusals(self, run_script, tmp_path, monkeypatch):
-        config, checkpoint, _ = small(tmp_path, family=ResMLP)
+        config, checkpoint, _ = written(tmp_path, family=ResMLP)
         (tmp_path / 'there.pt2').write_text('mine')
         before = sorted(tmp_path.iterdir())
         fixed = tmp_path / 'fixed.py'

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT
+from helpers.processes import tool
 from helpers.training import (
     ANY_SCORE,
     CLASSIFICATION,
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 def test_train_resume_and_test(config, shapes, tmp_path):
     name = ROOT / 'configs' / config
     settings = ['--cfg-options', *options(config, shapes)]
-    run(sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'work', *settings, cwd=tmp_path)
+    tool('train.py', name, '--work-dir', 'work', *settings, cwd=tmp_path)
     training, evaluation = history(tmp_path / 'work')
     assert [r['step'] for r in training][-1] == 3
     assert all(r['loss'] == pytest.approx(r['loss']) and 0 < r['loss'] < 1e3 for r in training)
@@ -36,15 +37,12 @@ def test_train_resume_and_test(config, shapes, tmp_path):
     last = Path((tmp_path / 'work/last_checkpoint').read_text())
     assert last.is_file()
 
-    again = run(
-        sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'work', '--resume', *settings, cwd=tmp_path
-    )
-    assert f'Load checkpoint from {last}' in again.stdout + again.stderr
+    _, said = tool('train.py', name, '--work-dir', 'work', '--resume', *settings, cwd=tmp_path)
+    assert f'Load checkpoint from {last}' in said
 
     out = 'masks' if config == SEGMENTATION else 'predictions.pkl'
-    run(
-        *(sys.executable, ROOT / 'tools/test.py', name, last, '--work-dir', 'test', '--out', out),
-        *('--show-dir', 'pictures', *settings),
+    tool(
+        *('test.py', name, last, '--work-dir', 'test', '--out', out, '--show-dir', 'pictures', *settings),
         cwd=tmp_path,
     )
     if config == SEGMENTATION:
@@ -54,9 +52,9 @@ def test_train_resume_and_test(config, shapes, tmp_path):
     assert len([p for p in (tmp_path / 'pictures').rglob('*') if p.suffix in ('.png', '.jpg')]) == 5
     if config == DETECTION:
         coco = shapes / 'coco'
-        run(
-            *(sys.executable, ROOT / 'tools/draw_detections.py', out, coco / 'annotations/instances_val2017.json'),
-            *(coco / 'val2017', 'picture.png', '--num', 4, '--score', 0),
+        tool(
+            *('draw_detections.py', out, coco / 'annotations/instances_val2017.json', coco / 'val2017', 'picture.png'),
+            *('--num', 4, '--score', 0),
             cwd=tmp_path,
         )
         assert (tmp_path / 'picture.png').stat().st_size > 10_000
@@ -89,9 +87,9 @@ def test_test_time_augmentation(task, shapes, tmp_path):
     for name, views in (('plain', []), ('tta', ['--tta'])):
         out = name if task == 'segmentation' else f'{name}.pkl'
         command = [ROOT / 'configs' / config, checkpoint, '--work-dir', 'w', '--out', out, *views]
-        done = run(sys.executable, ROOT / 'tools/test.py', *command, *settings, cwd=tmp_path)
+        _, said = tool('test.py', *command, *settings, cwd=tmp_path)
         metric = METRIC[{'detection': DETECTION, 'segmentation': SEGMENTATION, 'classification': CLASSIFICATION}[task]]
-        assert re.search(metric + r': +[-0-9.]+', done.stdout + done.stderr)
+        assert re.search(metric + r': +[-0-9.]+', said)
         outs[name] = tmp_path / out
     if task == 'segmentation':
         plain, tta = (sorted(outs[name].glob('*.png')) for name in ('plain', 'tta'))
@@ -111,9 +109,9 @@ def test_masks_are_not_merged(shapes, tmp_path):
     config = 'detection/maskrcnn_gmlp_p8_sfp_shapes.py'
     command = [ROOT / 'configs' / config, checkpoint_of(config, tmp_path / 'a.pth'), '--tta', '--work-dir', 'w']
     settings = ['--cfg-options', *options(config, shapes)]
-    done = run(sys.executable, ROOT / 'tools/test.py', *command, *settings, cwd=tmp_path, check=False)
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert "predicts masks, and mmdet's DetTTAModel merges boxes only: test without --tta" in done.stderr
+    code, said = tool('test.py', *command, *settings, cwd=tmp_path, check=False)
+    assert code == 1 and 'Traceback' not in said
+    assert "predicts masks, and mmdet's DetTTAModel merges boxes only: test without --tta" in said
 
 
 def test_a_background_that_is_a_class(shapes, tmp_path):
@@ -126,13 +124,13 @@ def test_a_background_that_is_a_class(shapes, tmp_path):
         'test_dataloader = val_dataloader\nmodel = dict(decode_head=dict(num_classes=5))\n'
     )
     settings = ['--work-dir', 'w', '--cfg-options', *options(SEGMENTATION, shapes)]
-    run(sys.executable, ROOT / 'tools/train.py', 'c.py', *settings, cwd=tmp_path)
+    tool('train.py', 'c.py', *settings, cwd=tmp_path)
     training, evaluation = history(tmp_path / 'w')
     assert len(training) == 3 and 'mIoU' in evaluation[-1]
     assert not list((tmp_path / 'w').rglob('faulty_files.txt'))
     # One label more than the head has ends it, with the file.
-    done = run(
-        *(sys.executable, ROOT / 'tools/train.py', 'c.py', *settings, 'model.decode_head.num_classes=4'),
+    code, said = tool(
+        *('train.py', 'c.py', *settings, 'model.decode_head.num_classes=4'),
         *(f'{split}_dataloader.dataset.metainfo.classes=(a,b,c,d)' for split in ('train', 'val', 'test')),
         *(
             f'{split}_dataloader.dataset.metainfo.palette=[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]'
@@ -141,10 +139,8 @@ def test_a_background_that_is_a_class(shapes, tmp_path):
         cwd=tmp_path,
         check=False,
     )
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert re.search(
-        r'error: \S+/annotations/training/\d+\.png: has labels 4, as loaded; model.decode_head', done.stderr
-    )
+    assert code == 1 and 'Traceback' not in said
+    assert re.search(r'error: \S+/annotations/training/\d+\.png: has labels 4, as loaded; model.decode_head', said)
 
 
 OTHERS = {
@@ -165,7 +161,7 @@ def test_the_other_families_train_and_evaluate(config, shapes, tmp_path):
     if config.startswith('detection'):
         settings += ANY_SCORE[MASK if 'maskrcnn' in config else DETECTION]
     name = ROOT / 'configs' / config
-    run(sys.executable, ROOT / 'tools/train.py', name, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
+    tool('train.py', name, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
     training, evaluation = history(tmp_path / 'w')
     assert [r['step'] for r in training][-1] == 3
     assert all(0 < r['loss'] < 1e3 for r in training)
@@ -178,10 +174,8 @@ def test_coco_config_on_another_folder(name, shapes, tmp_path):
     settings = [f'data_root={shapes / "coco"}', 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=1']
     settings += ['default_hooks.logger.interval=1', *ANY_SCORE[DETECTION if name == 'retinanet' else MASK]]
     settings += [f'{s}_dataloader.dataset.pipeline.{i}.scale=(160,128)' for s, i in (('train', 2), ('val', 1))]
-    done = run(
-        sys.executable, ROOT / 'tools/train.py', config, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path
-    )
-    assert 'has classes of its own, circle, square, triangle' in done.stdout
+    _, said = tool('train.py', config, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
+    assert 'has classes of its own, circle, square, triangle' in said
     training, evaluation = history(tmp_path / 'w')
     assert len(training) == 3 and 'coco/bbox_mAP' in evaluation[-1]
 
@@ -194,7 +188,7 @@ def test_the_hosts_own_train_script(config, shapes, tmp_path):
     (tmp_path / 'data/shapes').symlink_to(shapes)
     settings = [o for o in options(config, shapes) if not o.startswith('data_root')]
     name = ROOT / 'configs' / config
-    run(sys.executable, script, name, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
+    tool(script, name, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
     training, evaluation = history(tmp_path / 'w')
     assert training and METRIC[config] in evaluation[-1]
 

@@ -1,7 +1,11 @@
-"""What the server that forks training processes imports once."""
+# ruff: noqa: F401
+"""What the server that forks the processes of tools imports once."""
 
-import mmengine.runner  # noqa: F401
-import mmpretrain.datasets  # noqa: F401
-import mmpretrain.models  # noqa: F401
+import mmdet.apis
+import mmengine.runner
+import mmpretrain.apis
+import mmseg.apis
 
-import mlp_backbones.engine.launch  # noqa: F401
+import mlp_backbones.apis
+import mlp_backbones.engine.launch
+import mlp_backbones.engine.preflight

@@ -1,10 +1,11 @@
-"""Runs of a training script in processes of their own, which start at once: the imports are done beforehand."""
+"""Runs of scripts in processes of their own, which start at once: a server did the imports, and forks them."""
 
 import contextlib
 import multiprocessing
 import os
 import runpy
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from helpers import ROOT
 TRAIN = ROOT / 'tools/train.py'
 
 
-def _train(script, arguments, cwd, log, limit, path):
+def _main(script, arguments, cwd, log, limit, path, environment):
     os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.path[:0] = path
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
@@ -31,7 +34,7 @@ def _train(script, arguments, cwd, log, limit, path):
 
 
 class Run:
-    """A training process.
+    """A process of a script.
 
     Args:
         arguments: Of the script.
@@ -39,7 +42,7 @@ class Run:
         limit (int, optional): The largest file it may write, in bytes.
         path (str, optional): A folder to import from.
         log (Path, optional): Another file for what it prints.
-        script (Path): The script; ours by default.
+        script (Path): The script; ``tools/train.py`` by default.
     """
 
     def __init__(self, *arguments, cwd, limit=None, path=None, log=None, script=TRAIN):
@@ -47,9 +50,8 @@ class Run:
         self.log.unlink(missing_ok=True)
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload(['helpers.preloaded'])
-        self.process = context.Process(
-            target=_train, args=(str(script), arguments, str(cwd), str(self.log), limit, [path] if path else [])
-        )
+        settings = (limit, [path] if path else [], dict(os.environ))
+        self.process = context.Process(target=_main, args=(script, arguments, str(cwd), str(self.log), *settings))
         self.process.start()
 
     @property
@@ -73,3 +75,12 @@ class Run:
         """Send a signal to the process and its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+
+def tool(name, *arguments, cwd, check=True):
+    """Run a script of ``tools/`` to its end; returns its exit status, 0 if ``check``, and what it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(*arguments, cwd=cwd, log=Path(folder) / 'log.txt', script=ROOT / 'tools' / name)
+        code = run.wait(600)
+        assert not check or code == 0, run.printed[-3000:]
+        return code, run.printed

@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,8 @@ import torch
 from helpers import CONFIGS, ROOT
 from helpers.families import FAMILIES, ISOTROPIC, tiny
 from helpers.pages import blocks
-from helpers.training import options, run
+from helpers.processes import tool
+from helpers.training import options
 from helpers.weights import PAGES, image, publish, save_weights
 from torch import nn
 
@@ -347,8 +347,7 @@ def test_tensorboard(shapes, tmp_path, run_script):
     pytest.importorskip('tensorboard')
     config = ROOT / 'configs/classification/gmlp_p8_shapes.py'
     settings = ['--cfg-options', *options('classification/gmlp_p8_shapes.py', shapes)]
-    train = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', 'work', '--tensorboard', *settings]
-    run(*train, cwd=tmp_path)
+    tool('train.py', config, '--work-dir', 'work', '--tensorboard', *settings, cwd=tmp_path)
     (events,) = (tmp_path / 'work').rglob('events.out.tfevents*')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
