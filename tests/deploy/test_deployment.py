@@ -453,8 +453,10 @@ class TestExportTool:
         assert (tmp_path / f'x.{suffix}').is_file()
 
     @pytest.mark.slow
-    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
-    @pytest.mark.parametrize('task', ['detection', 'instances', 'segmentation'])
+    @pytest.mark.parametrize(
+        'task, suffix',
+        [('detection', 'pt2'), pytest.param('instances', 'onnx', marks=needs_onnx), ('segmentation', 'pt2')],
+    )
     def test_models_of_the_hosts(self, run_script, tmp_path, task, suffix):
         config, checkpoint, _ = written(tmp_path, task)
         code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw')
