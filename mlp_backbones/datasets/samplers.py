@@ -1,15 +1,17 @@
 """Batches whose contents depend on the seed and on their position alone, so that a resumed run is the unbroken one."""
 
+import copy
 import functools
+import itertools
 import random
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from torch.utils.data import BatchSampler, get_worker_info
+from torch.utils.data import BatchSampler, Sampler, get_worker_info
 
 from ..registry import DATA_SAMPLERS
 from ..utils.errors import DataError
@@ -40,16 +42,48 @@ def _seeded_items(dataset, places: list[tuple[int, tuple[int, ...]]]) -> list[An
     return items
 
 
+class Part(NamedTuple):
+    """Batches that each of some processes has taken of an epoch."""
+
+    batches: int
+    batch_size: int
+    world_size: int
+
+
+class _Place(int):
+    """An index of a dataset, with its position in the order in which all processes together take the samples."""
+
+    position: int
+
+
+def _placed(index: int, position: int) -> _Place:
+    place = _Place(index)
+    place.position = position
+    return place
+
+
+class _Stream(Sampler):
+    """Some samples in place of a sampler, for a batch sampler that asks it for the dataset."""
+
+    def __init__(self, dataset, places: Iterable[_Place]) -> None:
+        self.dataset, self.places = dataset, places
+
+    def __iter__(self) -> Iterator[_Place]:
+        return iter(self.places)
+
+
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
     """The batches of another batch sampler, which can begin in the middle of an epoch.
 
     Every sample's augmentation is seeded with the sampler's seed, the epoch and the sample's position in it, whichever
-    worker loads it and however often the run was broken off before; for that the dataset gets a ``__getitems__``, which
-    torch's loader calls with a batch. mmengine seeds its workers once instead, and begins an epoch anew.
+    process and worker loads it and however often the run was broken off before; for that the dataset gets a
+    ``__getitems__``, which torch's loader calls with a batch. mmengine seeds its workers once instead, and begins an
+    epoch anew.
 
     Args:
-        sampler (Sampler): mmengine's, with a ``dataset`` and a ``seed``; an epoch of its own where it has one.
+        sampler (Sampler): mmengine's, with a ``dataset`` and a ``seed``; an epoch of its own where it has one. Of
+            several processes, each takes every so-many-th sample of one order, from its rank on.
         batch_size (int): Samples in a batch of one process.
         batch_sampler (dict, optional): Config of the batch sampler to wrap, such as mmdet's AspectRatioBatchSampler.
             Defaults to None, plain batches.
@@ -64,7 +98,8 @@ class ResumableBatchSampler:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.inner = batch_sampler
-        self.start_at(0)
+        self.rank, self.world_size = getattr(sampler, 'rank', 0), getattr(sampler, 'world_size', 1)
+        self.start_at()
         # torch asks a dataset for a whole batch where it has this method; so the seeding happens in the workers.
         sampler.dataset.__getitems__ = functools.partial(_seeded_items, sampler.dataset)
         if not isinstance(sampler, InfiniteSampler) and len(self) == 0:  # the run would end at once, without a message
@@ -74,25 +109,62 @@ class ResumableBatchSampler:
                 'train_dataloader.batch_sampler.drop_last=False'
             )
 
-    def start_at(self, skip: int) -> None:
-        """Begin the next epoch, or an endless sampler's stream, after so many batches, without loading them."""
-        self.skip = skip
-        if isinstance(self.sampler, InfiniteSampler):  # it keeps its place; back to the start
-            self.sampler.indices = self.sampler._indices_of_rank()
-        # Anew, since some keep samples for a later batch.
+    def start_at(self, parts: Sequence[Part] = ()) -> None:
+        """Begin the next epoch, or an endless sampler's stream, behind what was taken of it, without loading that.
+
+        Args:
+            parts (Sequence[Part]): What runs have taken, one after the other. Defaults to nothing.
+        """
+        self.parts = [Part(*part) for part in parts if part[0]]
+
+    def _indices(self, rank: int) -> Iterator[int]:
+        """Yield what the sampler gives a process, from the start."""
+        sampler = copy.copy(self.sampler)
+        if hasattr(sampler, 'rank'):
+            sampler.rank = rank
+        if isinstance(sampler, InfiniteSampler):  # it keeps its place
+            sampler.indices = sampler._indices_of_rank()
+        return iter(sampler)
+
+    def _order(self) -> Iterator[_Place]:
+        """Yield the samples of all processes, in turn."""
+        turns = zip(*map(self._indices, range(self.world_size)))
+        return map(_placed, itertools.chain.from_iterable(turns), itertools.count())
+
+    def _batches(self, places: Iterable[_Place], batch_size: int) -> Any:
+        stream = _Stream(self.sampler.dataset, places)
         if self.inner is None:
-            self.batches = BatchSampler(self.sampler, self.batch_size, self.drop_last)
-        else:
-            settings = dict(sampler=self.sampler, batch_size=self.batch_size)
-            self.batches = DATA_SAMPLERS.build(self.inner, default_args=settings)
+            return BatchSampler(stream, batch_size, self.drop_last)
+        return DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=stream, batch_size=batch_size))
+
+    def _left(self) -> Iterator[_Place]:
+        """Yield this process's share of what is left of the epoch; all shares are of one size."""
+        taken: set[int] = set()
+
+        def left() -> Iterator[_Place]:
+            return (place for place in self._order() if place.position not in taken)
+
+        for part in self.parts:
+            shares = (itertools.islice(left(), rank, None, part.world_size) for rank in range(part.world_size))
+            batches = [itertools.islice(self._batches(share, part.batch_size), part.batches) for share in shares]
+            taken |= {place.position for share in batches for batch in share for place in batch}
+        share = itertools.islice(itertools.chain(left(), left()), self.rank, None, self.world_size)
+        if isinstance(self.sampler, InfiniteSampler):
+            return share
+        total = len(self.sampler) * self.world_size
+        return itertools.islice(share, -((len(taken) - total) // self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
-        sampler, skip, self.skip = self.sampler, self.skip, 0
-        rank, epoch, position = getattr(sampler, 'rank', 0), getattr(sampler, 'epoch', 0), 0
-        for number, batch in enumerate(self.batches):
-            if number >= skip:
-                yield [(index, (sampler.seed, epoch, position + n, rank)) for n, index in enumerate(batch)]
-            position += len(batch)
+        places: Iterator[_Place] = map(_placed, self._indices(self.rank), itertools.count(self.rank, self.world_size))
+        done = sum(part.batches for part in self.parts)
+        if {part[1:] for part in self.parts} - {(self.batch_size, self.world_size)}:
+            places, done = self._left(), 0
+        self.start_at()
+        seed, epoch = self.sampler.seed, getattr(self.sampler, 'epoch', 0)
+        for batch in itertools.islice(self._batches(places, self.batch_size), done, None):
+            yield [(int(place), (seed, epoch, place.position)) for place in batch]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        if self.inner is None:
+            return len(BatchSampler(self.sampler, self.batch_size, self.drop_last))
+        return len(DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=self.sampler, batch_size=self.batch_size)))

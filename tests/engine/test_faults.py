@@ -3,6 +3,7 @@
 ``FAULT_ROUNDS=20 pytest tests/engine/test_faults.py`` kills twenty runs of each kind at random moments instead of one.
 """
 
+import ast
 import json
 import os
 import random
@@ -318,6 +319,104 @@ def test_interrupt_saves(case, number):
     run = case.start(work, '--resume')
     assert run.wait() == 0 and f'interrupted_iter_{done}.pth' in run.printed
     case.check(work)
+
+
+RECORD = """
+from pathlib import Path
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Record(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        samples = [(Path(s.img_path).name, image.float().mean().item())
+                   for image, s in zip(data_batch['inputs'], data_batch['data_samples'])]
+        samples = sorted(sum(all_gather_object(samples), []))
+        loss = outputs['loss'].detach().clone()
+        all_reduce(loss, 'mean')
+        if is_main_process():
+            with Path(runner.work_dir, 'record.txt').open('a') as file:
+                print(repr((runner.iter, samples, loss.item())), file=file, flush=True)
+"""
+# Without what each process does in its own way: BatchNorm, drop path and mixup.
+ELASTIC = """
+_base_ = {base!r}
+custom_imports = dict(imports=['record'])
+custom_hooks = [dict(type='Record')]
+model = dict(backbone=dict(norm_eval=True, drop_path_rate=0.0), {model})
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2))
+"""
+
+
+@pytest.mark.parametrize('number', range(ROUNDS))
+def test_processes_come_and_go(case, number):
+    """Two, then one, then two, each killed: the global batches and the losses of an unbroken run."""
+    folder = case.folder / f'elastic {number}'
+    folder.mkdir()
+    (folder / 'record.py').write_text(RECORD)
+    batch, model = 4, 'train_cfg=None'
+    if 'segmentation' in case.config.read_text():
+        batch, model = 2, "decode_head=dict(dropout_ratio=0, norm_cfg=dict(_delete_=True, type='GN', num_groups=1))"
+    (folder / 'elastic.py').write_text(ELASTIC.format(base=str(case.config), model=model))
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(folder)}
+
+    def recorded(work):
+        """Iteration -> samples and loss; what was done twice must have come to the same."""
+        found = {}
+        path = folder / work / 'record.txt'
+        for line in path.read_text().splitlines() if path.exists() else []:
+            iteration, *values = ast.literal_eval(line)
+            samples, loss = found.setdefault(iteration, values)
+            assert samples == values[0] and loss == pytest.approx(values[1], rel=1e-4)
+        return found
+
+    def run(work, processes, until=None):
+        arguments = [
+            'elastic.py',
+            '--work-dir',
+            work,
+            '--resume',
+            '--cfg-options',
+            f'data_root={case.folder / "data"}/',
+        ]
+        arguments += [f'train_dataloader.batch_size={batch // processes}']
+
+        def reached():
+            return until is not None and max(recorded(work), default=-1) >= until
+
+        if processes == 1:
+            started = Run(*arguments, cwd=folder, path=str(folder), log=folder / f'{work}.txt')
+            if until is not None:
+                started.wait_for(reached)
+                started.kill(signal.SIGKILL)
+            assert started.wait() == (0 if until is None else -signal.SIGKILL), started.printed[-3000:]
+            return
+        command = [ROOT / 'tools/dist_train.sh', arguments[0], processes, *arguments[1:]]
+        with (folder / f'{work}.txt').open('a') as log:
+            launcher = subprocess.Popen(
+                list(map(str, command)), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+            end = time.monotonic() + 300
+            while launcher.poll() is None and not reached():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            if until is not None:
+                for pid in workers(launcher.pid).values():
+                    os.kill(pid, signal.SIGKILL)
+            assert (launcher.wait(300) == 0) == (until is None), (folder / f'{work}.txt').read_text()[-3000:]
+
+    run('unbroken', 1)
+    dice = random.Random(number)
+    first = dice.randrange(3, 12)
+    for processes, until in ((2, first), (1, dice.randrange(first + 6, 26)), (2, None)):
+        run('broken', processes, until)
+    found, expected = recorded('broken'), recorded('unbroken')
+    assert list(expected) == sorted(found) == list(range(36))
+    for iteration, (samples, loss) in expected.items():
+        assert found[iteration][0] == samples, iteration
+        assert found[iteration][1] == pytest.approx(loss, rel=1e-3), iteration
 
 
 def workers(launcher):

@@ -4,30 +4,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 
-from ...datasets.samplers import ResumableBatchSampler, seed_everything
+from ...datasets.samplers import Part, ResumableBatchSampler, seed_everything
 from ...registry import HOOKS
 
 
-def batches_from(loader, done: int) -> Iterator:
-    """Yield the batches of an iteration-based loop that has done some iterations; the data is gone over endlessly."""
-    epoch, batch = divmod(done, len(loader))
-    if isinstance(loader.batch_sampler.sampler, InfiniteSampler):  # it goes over the data many times by itself
-        epoch, batch = 0, done
-    while True:
-        loader.batch_sampler.sampler.set_epoch(epoch)
-        loader.batch_sampler.start_at(batch)
-        yield from loader
-        epoch, batch = epoch + 1, 0
+class Batches:
+    """The batches of a loop over iterations, which goes over the data endlessly.
 
+    mmengine advances them by what was done already, with ``skip_iter`` or ``next``: here without loading it.
 
-class _Advanced:
-    """The batches of a resumed loop, which mmengine advances by what was done already: here without loading it."""
+    Args:
+        loader (DataLoader): With a ``ResumableBatchSampler``.
+        epoch (int): How often the data was gone over before.
+        parts (list[Part]): What was taken of it in this epoch.
+        done (int): Iterations that mmengine skips.
+    """
 
-    def __init__(self, loader, done: int) -> None:
-        self.skips, self.batches = done, batches_from(loader, done)
+    def __init__(self, loader, epoch: int, parts: list[Part], done: int = 0) -> None:
+        self.loader, self.epoch, self.parts, self.skips = loader, epoch, parts, done
+        self.batches, self.taken = self._all(), 0
+
+    def _all(self) -> Iterator:
+        self.loader.batch_sampler.start_at(self.parts)
+        while True:
+            self.loader.batch_sampler.sampler.set_epoch(self.epoch)
+            for batch in self.loader:
+                self.taken += 1
+                yield batch
+            self.epoch, self.parts, self.taken = self.epoch + 1, [], 0
 
     def skip_iter(self, number: int) -> None:
         """Skip as newer mmengine does; older ones call ``next`` so many times."""
@@ -45,19 +52,22 @@ class ExactResumeHook(Hook):
     """Make a resumed run equal to an unbroken one: the random numbers and the place in the data.
 
     Before every iteration the global generators are seeded with the run's seed, the iteration and the rank (drop path,
-    mixup); ``ResumableBatchSampler`` does the same for the augmentation, and begins where the checkpoint was saved.
+    mixup); ``ResumableBatchSampler`` does the same for the augmentation, and begins where the checkpoint was saved:
+    with another number of processes or images in a batch too, where the rest of the epoch is shared among them anew.
     With another batch sampler the data begins anew, with a warning.
     """
 
     priority = 'VERY_HIGH'
 
-    saved_length: int | None = None  # batches in an epoch of the run that is resumed
+    saved: tuple[int, list[Part]] | None = None  # epoch of the data in the checkpoint, and what was taken of it
+    parts: list[Part] = []  # what earlier runs have taken of the epoch
 
     def before_train(self, runner) -> None:
         loop, loader = runner.train_loop, runner.train_dataloader
         batches = loader.batch_sampler
         self.seed = getattr(getattr(batches, 'sampler', None), 'seed', runner.seed)
-        self.length = len(loader)
+        self.first = runner.iter
+        self.size = getattr(batches, 'batch_size', 0), get_world_size()
         if not runner.iter:
             return
         if not isinstance(batches, ResumableBatchSampler):
@@ -65,27 +75,58 @@ class ExactResumeHook(Hook):
                 'The training data has no mlp_backbones.ResumableBatchSampler: it begins anew, not where the '
                 'checkpoint was saved.'
             )
-        elif hasattr(loop, 'dataloader_iterator'):
-            loop.fast_forward_on_resume = False
-            loop.dataloader_iterator = _Advanced(loader, runner.iter)
-        elif self.saved_length == self.length:
-            batches.start_at(runner.iter - runner.epoch * self.length)
-        elif self.saved_length is None or runner.iter != runner.epoch * self.saved_length:
+            return
+        epoch, self.parts = self.saved or self._counted(runner, runner.epoch, runner.iter)
+        if others := [part for part in self.parts if part[1:] != self.size]:
             runner.logger.warning(
-                f'The checkpoint was saved with {self.saved_length} batches in an epoch, now there are {self.length} '
-                f'(another number of processes or images in a batch?): epoch {runner.epoch + 1} begins at its start.'
+                f'The checkpoint was saved by {others[-1].world_size} processes with {others[-1].batch_size} images in '
+                f'a batch, now there are {self.size[1]} with {self.size[0]}: they go on with what is left of the data, '
+                f'and schedules at iteration {runner.iter}.'
             )
+        if hasattr(loop, 'dataloader_iterator'):
+            loop.fast_forward_on_resume = False
+            loop.dataloader_iterator = Batches(loader, epoch, self.parts, runner.iter)
+        else:
+            batches.start_at(self.parts)
+
+    def _counted(self, runner, epoch: int, iteration: int) -> tuple[int, list[Part]]:
+        """Return how often the data was gone over, and what was taken of it since, in a run of one size."""
+        loader, length = runner.train_dataloader, len(runner.train_dataloader)
+        if not hasattr(runner.train_loop, 'dataloader_iterator'):
+            return epoch, [Part(iteration - epoch * length, *self.size)]
+        endless = isinstance(loader.batch_sampler.sampler, InfiniteSampler)  # which goes over the data by itself
+        epoch, done = (0, iteration) if endless else divmod(iteration, length)
+        return epoch, [Part(done, *self.size)]
+
+    def before_train_epoch(self, runner) -> None:
+        if runner.iter != self.first:
+            self.first, self.parts = runner.iter, []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         seed_everything(self.seed, runner.iter, get_rank())
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['meta'].update(sampler_seed=self.seed, epoch_length=self.length)
+        meta, batches = checkpoint['meta'], getattr(runner.train_loop, 'dataloader_iterator', None)
+        meta['sampler_seed'] = self.seed
+        if not isinstance(runner.train_dataloader.batch_sampler, ResumableBatchSampler):
+            return
+        if isinstance(batches, Batches):
+            epoch, parts = batches.epoch, [*batches.parts, Part(batches.taken, *self.size)]
+        elif batches is not None:
+            epoch, parts = self._counted(runner, runner.epoch, meta['iter'])
+        elif (epoch := meta['epoch']) == runner.epoch:
+            parts = [*self.parts, Part(meta['iter'] - self.first, *self.size)]
+        else:  # behind the last iteration of an epoch
+            parts = []
+        meta['data'] = epoch, [tuple(part) for part in parts]
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         # `train_loop` and `train_dataloader` would build the training data, which a run that only tests need not have.
         loader = getattr(runner._train_loop, 'dataloader', None)
         sampler = getattr(loader, 'batch_sampler', None)
         if runner._resume and isinstance(sampler, ResumableBatchSampler):
-            sampler.sampler.seed = checkpoint['meta'].get('sampler_seed', sampler.sampler.seed)
-            self.saved_length = checkpoint['meta'].get('epoch_length')
+            meta = checkpoint['meta']
+            sampler.sampler.seed = meta.get('sampler_seed', sampler.sampler.seed)
+            if 'data' in meta:
+                epoch, parts = meta['data']
+                self.saved = epoch, [Part(*part) for part in parts if part[0]]

@@ -10,7 +10,6 @@ from mmengine.runner import BaseLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from ...datasets.faults import HELP, FaultList, GuardedPipeline, check_ends, labeled_heads, leaf_datasets, local_files
-from ...datasets.samplers import ResumableBatchSampler
 from ...datasets.validation.files import listed
 from ...registry import HOOKS
 from ...utils.errors import DataError, UserError
@@ -64,8 +63,6 @@ class FaultyFilesHook(Hook):
         if loader.num_workers and hasattr(loop, 'dataloader_iterator'):
             # mmengine's loop over iterations has started workers already, with copies of the unguarded datasets.
             loader._iterator = None
-            if isinstance(loader.batch_sampler, ResumableBatchSampler):
-                loader.batch_sampler.start_at(0)
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loader)
 
     def _guard_evaluation(self, runner, loader) -> None:
