@@ -7,8 +7,10 @@ import runpy
 import sys
 import tempfile
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 TRAIN = ROOT / 'tools/train.py'
@@ -50,6 +52,9 @@ class Run:
         self.log.unlink(missing_ok=True)
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload(['helpers.preloaded'])
+        with pytest.MonkeyPatch.context() as patch:  # older Python's server does not get ``sys.path``
+            patch.setenv('PYTHONPATH', str(ROOT / 'tests'), prepend=os.pathsep)
+            forkserver.ensure_running()
         settings = (limit, [path] if path else [], dict(os.environ))
         self.process = context.Process(target=_main, args=(script, arguments, str(cwd), str(self.log), *settings))
         self.process.start()

@@ -98,9 +98,8 @@ class ExactResumeHook(Hook):
         epoch, done = (0, iteration) if endless else divmod(iteration, length)
         return epoch, [Part(done, *self.size)]
 
-    def before_train_epoch(self, runner) -> None:
-        if runner.iter != self.first:
-            self.first, self.parts = runner.iter, []
+    def after_train_epoch(self, runner) -> None:
+        self.first, self.parts = runner.iter, []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         seed_everything(self.seed, runner.iter, get_rank())
@@ -114,10 +113,8 @@ class ExactResumeHook(Hook):
             epoch, parts = batches.epoch, [*batches.parts, Part(batches.taken, *self.size)]
         elif batches is not None:
             epoch, parts = self._counted(runner, runner.epoch, meta['iter'])
-        elif (epoch := meta['epoch']) == runner.epoch:
-            parts = [*self.parts, Part(meta['iter'] - self.first, *self.size)]
-        else:  # behind the last iteration of an epoch
-            parts = []
+        else:
+            epoch, parts = meta['epoch'], [*self.parts, Part(meta['iter'] - self.first, *self.size)]
         meta['data'] = epoch, [tuple(part) for part in parts]
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
