@@ -1,11 +1,8 @@
 """Predictions over the hosts' inferencers: what is found, drawn and written."""
 
 import json
-import os
 import re
 import runpy
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 import torch
 from helpers import CONFIGS, ROOT, build
 from helpers.pages import blocks
+from helpers.processes import tool
 from helpers.weights import CLASSIFICATION, MASK, PAGES, SEGMENTATION, image, own_data, publish, save_weights
 from mmengine.registry import DefaultScope
 
@@ -468,20 +466,16 @@ def home(tmp_path_factory, shapes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg', 'mmpretrain', 'mlp_backbones.apis.inference'])
-def test_python_of_the_page(host, home):
+def test_python_of_the_page(host, home, monkeypatch):
     snippets = [code for code in blocks(PAGES[0], 'python') if f'from {host}' in code]
     assert snippets
     code = '\nprint("NEXT")\n'.join(snippets)
     before = {p for p in home.rglob('*') if p.is_file()}
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'TORCH_HOME': str(home / 'cache')},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    printed = done.stdout.strip().splitlines()[-1]
+    (home / 'page.py').write_text(code)
+    before.add(home / 'page.py')
+    monkeypatch.setenv('TORCH_HOME', str(home / 'cache'))
+    _, said = tool(home / 'page.py', cwd=home)
+    printed = said.strip().splitlines()[-1]
     if host == 'mmpretrain':
         from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 

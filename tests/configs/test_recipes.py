@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers import CONFIGS, build
 from helpers.processes import tool
+from helpers.training import BACKBONE
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
@@ -728,7 +729,8 @@ def train(tmp_path):
 @pytest.mark.slow
 def test_flowers_run(train, tmp_path):
     class_folders(tmp_path / 'data')
-    checkpoint = train('convmlp_s_flowers102', 40, f"data_root = '{tmp_path}/data/'\n")
+    model = f'model = dict(backbone={BACKBONE.format(out_indices="(3,)")}, head=dict(in_channels=16))\n'
+    checkpoint = train('convmlp_s_flowers102', 40, f"data_root = '{tmp_path}/data/'\n{model}")
     assert checkpoint['meta']['iter'] == 2  # of 102 images; the other 22 are left out
     assert checkpoint['meta']['dataset_meta']['classes'] == tuple(str(number) for number in range(1, 103))
     assert 'ema_state_dict' not in checkpoint

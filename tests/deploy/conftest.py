@@ -35,7 +35,7 @@ def exported(tmp_path_factory):
         for number, size in enumerate([(120, 160), (77, 201), (128, 128)]):
             image = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
             cv2.imwrite(str(folder / f'{number}.png'), cv2.GaussianBlur(image, (0, 0), 5))
-        for suffix in ('.onnx', '.xml') if task == 'segmentation' else ('.onnx',):
+        for suffix in ('.onnx', '.xml') if task == 'classification' else ('.onnx',):
             tool('export.py', 'config.py', 'weights.pth', f'model{suffix}', cwd=folder)
 
     return export

@@ -221,8 +221,8 @@ def test_layers_return_to_float_until_accuracy_is_kept(tmp_path):
 @pytest.mark.parametrize(
     'task, name, suffix',
     [
-        ('classification', 'model.onnx', '.onnx'),
-        ('segmentation', 'model.xml', '.xml'),
+        ('classification', 'model.xml', '.xml'),
+        ('segmentation', 'model.onnx', '.onnx'),
         ('detection', 'model.onnx', '.xml'),
     ],
 )

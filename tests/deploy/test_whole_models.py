@@ -162,7 +162,7 @@ def test_masks_are_encoded_as_pycocotools_encodes_them():
 def test_the_file_predicts_what_openmmlab_predicts(task, engine, exported):
     pytest.importorskip(engine)
     folder = exported(task)
-    whole = folder / ('model.xml' if engine == 'openvino' and task == 'segmentation' else 'model.onnx')
+    whole = folder / ('model.xml' if engine == 'openvino' and task == 'classification' else 'model.onnx')
     model = runtime.Runtime(whole, engine)
     predictor = Predictor.build(folder / 'config.py', folder / 'weights.pth', 'cpu')
     assert (

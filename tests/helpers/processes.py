@@ -11,6 +11,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
 from helpers import ROOT
 
 TRAIN = ROOT / 'tools/train.py'
