@@ -174,6 +174,9 @@ def test_coco_config_on_another_folder(name, shapes, tmp_path):
     settings = [f'data_root={shapes / "coco"}', 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=1']
     settings += ['default_hooks.logger.interval=1', *ANY_SCORE[DETECTION if name == 'retinanet' else MASK]]
     settings += [f'{s}_dataloader.dataset.pipeline.{i}.scale=(160,128)' for s, i in (('train', 2), ('val', 1))]
+    if name == 'maskrcnn':  # fewer proposals than for real images
+        settings += ['model.test_cfg.rpn.max_per_img=50', 'model.train_cfg.rpn_proposal.max_per_img=50']
+        settings += ['model.train_cfg.rcnn.sampler.num=32', 'model.test_cfg.rcnn.max_per_img=20']
     _, said = tool('train.py', config, '--work-dir', 'w', '--cfg-options', *settings, cwd=tmp_path)
     assert 'has classes of its own, circle, square, triangle' in said
     training, evaluation = history(tmp_path / 'w')

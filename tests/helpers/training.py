@@ -14,16 +14,7 @@ CLASSIFICATION = 'classification/convmlp_s_shapes.py'
 DATA = {'detection': 'coco', 'segmentation': 'ade', 'classification': 'imagenet'}
 METRIC = {DETECTION: 'coco/bbox_mAP', MASK: 'coco/segm_mAP', SEGMENTATION: 'mIoU', CLASSIFICATION: 'accuracy/top1'}
 # Three iterations leave every score low; without any detection COCO's metrics would be left out.
-ANY_SCORE = {
-    DETECTION: ['model.test_cfg.score_thr=0.0'],
-    MASK: [
-        'model.test_cfg.rcnn.score_thr=0.0',
-        # and fewer proposals than for real images
-        'model.test_cfg.rpn.max_per_img=100',
-        'model.train_cfg.rpn_proposal.max_per_img=100',
-        'model.train_cfg.rcnn.sampler.num=64',
-    ],
-}
+ANY_SCORE = {DETECTION: ['model.test_cfg.score_thr=0.0'], MASK: ['model.test_cfg.rcnn.score_thr=0.0']}
 BACKBONE = """dict(
     _delete_=True,
     type='mlp_backbones.ConvMLP',
