@@ -62,6 +62,22 @@ def _placed(index: int, position: int) -> _Place:
     return place
 
 
+class _Kept:
+    """What an iterator yields, kept as far as it was asked for, so that several can go over it."""
+
+    def __init__(self, source: Iterator) -> None:
+        self.source, self.kept = source, list[Any]()
+
+    def every(self, start: int, step: int) -> Iterator:
+        """Yield every so-many-th item, from one on."""
+        for place in itertools.count(start, step):
+            if place >= len(self.kept):
+                self.kept.extend(itertools.islice(self.source, place + 1 - len(self.kept)))
+            if place >= len(self.kept):
+                return
+            yield self.kept[place]
+
+
 class _Stream(Sampler):
     """Some samples in place of a sampler, for a batch sampler that asks it for the dataset."""
 
@@ -126,11 +142,6 @@ class ResumableBatchSampler:
             sampler.indices = sampler._indices_of_rank()
         return iter(sampler)
 
-    def _order(self) -> Iterator[_Place]:
-        """Yield the samples of all processes, in turn."""
-        turns = zip(*map(self._indices, range(self.world_size)))
-        return map(_placed, itertools.chain.from_iterable(turns), itertools.count())
-
     def _batches(self, places: Iterable[_Place], batch_size: int) -> Any:
         stream = _Stream(self.sampler.dataset, places)
         if self.inner is None:
@@ -139,14 +150,19 @@ class ResumableBatchSampler:
 
     def _left(self) -> Iterator[_Place]:
         """Yield this process's share of what is left of the epoch; all shares are of one size."""
-        taken: set[int] = set()
+        everything = itertools.chain.from_iterable(zip(*map(self._indices, range(self.world_size))))
+        order, taken = _Kept(everything), set[int]()
 
         def left() -> Iterator[_Place]:
-            return (place for place in self._order() if place.position not in taken)
+            places = map(_placed, order.every(0, 1), itertools.count())
+            return (place for place in places if place.position not in taken)
 
         for part in self.parts:
-            shares = (itertools.islice(left(), rank, None, part.world_size) for rank in range(part.world_size))
-            batches = [itertools.islice(self._batches(share, part.batch_size), part.batches) for share in shares]
+            rest = _Kept(left())
+            shares = [
+                self._batches(rest.every(rank, part.world_size), part.batch_size) for rank in range(part.world_size)
+            ]
+            batches = [list(itertools.islice(share, part.batches)) for share in shares]
             taken |= {place.position for share in batches for batch in share for place in batch}
         share = itertools.islice(itertools.chain(left(), left()), self.rank, None, self.world_size)
         if isinstance(self.sampler, InfiniteSampler):
