@@ -150,7 +150,7 @@ def states(tmp_path_factory):
     }
     for order in orders.values():
         write = f'def write(name): json.dump(state(), open("{folder}/" + name, "w"))\n'
-        run(f'{STATE}\n{write}{order}\nprint()')
+        run(f'{STATE}\n{write}{order}\nprint("done")')
     return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
 
 
