@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from helpers import CONFIGS
-from helpers.families import FAMILIES, ISOTROPIC, TINY, randomise, tiny
+from helpers.families import FAMILIES, ISOTROPIC, TINY, VARIANTS, randomise, tiny
 from helpers.goldens import load
 from helpers.whole_models import WHOLE, small
 from mmengine.config import Config
@@ -29,6 +29,17 @@ needs_half = pytest.mark.skipif(
 def outputs(model, x):
     with torch.no_grad():
         return TensorModel(model)(x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('cls, arch', VARIANTS, ids=lambda v: getattr(v, '__name__', v))
+def test_every_variant_folds_exactly(cls, arch):
+    torch.manual_seed(0)
+    model = randomise(cls(arch, final_norm=True)).eval()
+    x = torch.randn(1, 3, 224, 320)
+    folded = reparameterize(model)
+    assert relative_difference(outputs(folded, x), outputs(model, x)) < 1e-5
+    assert not torch.equal(outputs(folded, x)[-1], outputs(model, x)[-1])  # it is another form, not the same one
 
 
 @pytest.mark.parametrize('cls', FAMILIES)
@@ -442,10 +453,8 @@ class TestExportTool:
         assert (tmp_path / f'x.{suffix}').is_file()
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        'task, suffix',
-        [('detection', 'pt2'), pytest.param('instances', 'onnx', marks=needs_onnx), ('segmentation', 'pt2')],
-    )
+    @pytest.mark.parametrize('suffix', ['pt2', pytest.param('onnx', marks=needs_onnx)])
+    @pytest.mark.parametrize('task', ['detection', 'instances', 'segmentation'])
     def test_models_of_the_hosts(self, run_script, tmp_path, task, suffix):
         config, checkpoint, _ = written(tmp_path, task)
         code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw')
