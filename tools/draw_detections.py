@@ -73,7 +73,7 @@ def draw(image: np.ndarray, boxes, labels: list[int], texts: list[str]) -> np.nd
         color = COLORS[label % len(COLORS)]
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, 2)
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
-        # Inside the picture, above the box where there is room.
+        # Inside the picture, above the box where it fits.
         x = min(max(x1, 0), max(canvas.shape[1] - width - 4, 0))
         y = y1 if y1 >= height + 6 else min(y1 + height + 6, canvas.shape[0])
         cv2.rectangle(canvas, (x, y - height - 6), (x + width + 4, y), color, -1)

@@ -1,4 +1,4 @@
-"""What can be told of a run before it starts: a config in, problems out; nothing is changed."""
+"""Checks of a run before it starts: a config in, problems out; nothing is changed."""
 
 import os
 from collections.abc import Iterator

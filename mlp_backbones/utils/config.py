@@ -1,4 +1,4 @@
-"""What stands in a config: walks through it, and where its datasets are."""
+"""Traverse a config, and find its datasets."""
 
 import os
 from collections.abc import Iterator

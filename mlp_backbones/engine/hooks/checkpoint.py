@@ -132,7 +132,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError as error:
             raise InvalidState(
                 f'cannot save a checkpoint to {self.out_dir}: {error.strerror or error}; {last_good(runner)}. Go on '
-                'from it with --resume when there is room'
+                'from it with --resume when there is space'
             ) from error
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
