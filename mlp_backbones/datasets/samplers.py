@@ -55,11 +55,10 @@ class _Place(int):
 
     position: int
 
-
-def _placed(index: int, position: int) -> _Place:
-    place = _Place(index)
-    place.position = position
-    return place
+    def __new__(cls, index: int, position: int) -> '_Place':
+        place = super().__new__(cls, index)
+        place.position = position
+        return place
 
 
 class _Kept:
@@ -131,7 +130,11 @@ class ResumableBatchSampler:
         Args:
             parts (Sequence[Part]): What runs have taken, one after the other. Defaults to nothing.
         """
-        self.parts = [Part(*part) for part in parts if part[0]]
+        self.parts = list(parts)
+
+    def part(self, batches: int) -> Part:
+        """Return what so many batches of each process of this run are."""
+        return Part(batches, self.batch_size, self.world_size)
 
     def _indices(self, rank: int) -> Iterator[int]:
         """Yield what the sampler gives a process, from the start."""
@@ -142,11 +145,13 @@ class ResumableBatchSampler:
             sampler.indices = sampler._indices_of_rank()
         return iter(sampler)
 
-    def _batches(self, places: Iterable[_Place], batch_size: int) -> Any:
-        stream = _Stream(self.sampler.dataset, places)
+    def _batches(self, sampler, batch_size: int) -> Any:
         if self.inner is None:
-            return BatchSampler(stream, batch_size, self.drop_last)
-        return DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=stream, batch_size=batch_size))
+            return BatchSampler(sampler, batch_size, self.drop_last)
+        return DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=sampler, batch_size=batch_size))
+
+    def _batches_of(self, places: Iterable[_Place], batch_size: int) -> Any:
+        return self._batches(_Stream(self.sampler.dataset, places), batch_size)
 
     def _left(self) -> Iterator[_Place]:
         """Yield this process's share of what is left of the epoch; all shares are of one size."""
@@ -154,15 +159,13 @@ class ResumableBatchSampler:
         order, taken = _Kept(everything), set[int]()
 
         def left() -> Iterator[_Place]:
-            places = map(_placed, order.every(0, 1), itertools.count())
+            places = map(_Place, order.every(0, 1), itertools.count())
             return (place for place in places if place.position not in taken)
 
         for part in self.parts:
             rest = _Kept(left())
-            shares = [
-                self._batches(rest.every(rank, part.world_size), part.batch_size) for rank in range(part.world_size)
-            ]
-            batches = [list(itertools.islice(share, part.batches)) for share in shares]
+            shares = [rest.every(rank, part.world_size) for rank in range(part.world_size)]
+            batches = [list(itertools.islice(self._batches_of(s, part.batch_size), part.batches)) for s in shares]
             taken |= {place.position for share in batches for batch in share for place in batch}
         share = itertools.islice(itertools.chain(left(), left()), self.rank, None, self.world_size)
         if isinstance(self.sampler, InfiniteSampler):
@@ -171,16 +174,14 @@ class ResumableBatchSampler:
         return itertools.islice(share, -((len(taken) - total) // self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
-        places: Iterator[_Place] = map(_placed, self._indices(self.rank), itertools.count(self.rank, self.world_size))
+        places: Iterator[_Place] = map(_Place, self._indices(self.rank), itertools.count(self.rank, self.world_size))
         done = sum(part.batches for part in self.parts)
-        if {part[1:] for part in self.parts} - {(self.batch_size, self.world_size)}:
+        if any(part != self.part(part.batches) for part in self.parts):
             places, done = self._left(), 0
         self.start_at()
         seed, epoch = self.sampler.seed, getattr(self.sampler, 'epoch', 0)
-        for batch in itertools.islice(self._batches(places, self.batch_size), done, None):
+        for batch in itertools.islice(self._batches_of(places, self.batch_size), done, None):
             yield [(int(place), (seed, epoch, place.position)) for place in batch]
 
     def __len__(self) -> int:
-        if self.inner is None:
-            return len(BatchSampler(self.sampler, self.batch_size, self.drop_last))
-        return len(DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=self.sampler, batch_size=self.batch_size)))
+        return len(self._batches(self.sampler, self.batch_size))

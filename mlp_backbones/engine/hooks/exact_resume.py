@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from ...datasets.samplers import Part, ResumableBatchSampler, seed_everything
@@ -67,7 +67,6 @@ class ExactResumeHook(Hook):
         batches = loader.batch_sampler
         self.seed = getattr(getattr(batches, 'sampler', None), 'seed', runner.seed)
         self.first = runner.iter
-        self.size = getattr(batches, 'batch_size', 0), get_world_size()
         if not runner.iter:
             return
         if not isinstance(batches, ResumableBatchSampler):
@@ -76,27 +75,32 @@ class ExactResumeHook(Hook):
                 'checkpoint was saved.'
             )
             return
-        epoch, self.parts = self.saved or self._counted(runner, runner.epoch, runner.iter)
-        if others := [part for part in self.parts if part[1:] != self.size]:
+        by_iteration = hasattr(loop, 'dataloader_iterator')
+        if self.saved is None and not by_iteration:
+            runner.logger.warning(
+                'The checkpoint does not say what was taken of the training data: '
+                f'epoch {runner.epoch + 1} begins at its start.'
+            )
+            return
+        epoch, self.parts = self.saved or self._counted(runner, runner.iter)
+        if others := [part for part in self.parts if part != batches.part(part.batches)]:
             runner.logger.warning(
                 f'The checkpoint was saved by {others[-1].world_size} processes with {others[-1].batch_size} images in '
-                f'a batch, now there are {self.size[1]} with {self.size[0]}: they go on with what is left of the data, '
-                f'and schedules at iteration {runner.iter}.'
+                f'a batch, now there are {batches.world_size} with {batches.batch_size}: they go on with what is left '
+                f'of the data, and schedules at iteration {runner.iter}.'
             )
-        if hasattr(loop, 'dataloader_iterator'):
+        if by_iteration:
             loop.fast_forward_on_resume = False
             loop.dataloader_iterator = Batches(loader, epoch, self.parts, runner.iter)
         else:
             batches.start_at(self.parts)
 
-    def _counted(self, runner, epoch: int, iteration: int) -> tuple[int, list[Part]]:
-        """Return how often the data was gone over, and what was taken of it since, in a run of one size."""
-        loader, length = runner.train_dataloader, len(runner.train_dataloader)
-        if not hasattr(runner.train_loop, 'dataloader_iterator'):
-            return epoch, [Part(iteration - epoch * length, *self.size)]
-        endless = isinstance(loader.batch_sampler.sampler, InfiniteSampler)  # which goes over the data by itself
-        epoch, done = (0, iteration) if endless else divmod(iteration, length)
-        return epoch, [Part(done, *self.size)]
+    def _counted(self, runner, iteration: int) -> tuple[int, list[Part]]:
+        """Return how often a loop over iterations of one size has gone over the data, and what it took since."""
+        batches = runner.train_dataloader.batch_sampler
+        endless = isinstance(batches.sampler, InfiniteSampler)  # which goes over the data by itself
+        epoch, done = (0, iteration) if endless else divmod(iteration, len(batches))
+        return epoch, [batches.part(done)]
 
     def after_train_epoch(self, runner) -> None:
         self.first, self.parts = runner.iter, []
@@ -105,17 +109,18 @@ class ExactResumeHook(Hook):
         seed_everything(self.seed, runner.iter, get_rank())
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        meta, batches = checkpoint['meta'], getattr(runner.train_loop, 'dataloader_iterator', None)
+        meta, stream = checkpoint['meta'], getattr(runner.train_loop, 'dataloader_iterator', None)
+        batches = runner.train_dataloader.batch_sampler
         meta['sampler_seed'] = self.seed
-        if not isinstance(runner.train_dataloader.batch_sampler, ResumableBatchSampler):
+        if not isinstance(batches, ResumableBatchSampler):
             return
-        if isinstance(batches, Batches):
-            epoch, parts = batches.epoch, [*batches.parts, Part(batches.taken, *self.size)]
-        elif batches is not None:
-            epoch, parts = self._counted(runner, runner.epoch, meta['iter'])
+        if isinstance(stream, Batches):
+            epoch, parts = stream.epoch, [*stream.parts, batches.part(stream.taken)]
+        elif stream is not None:
+            epoch, parts = self._counted(runner, meta['iter'])
         else:
-            epoch, parts = meta['epoch'], [*self.parts, Part(meta['iter'] - self.first, *self.size)]
-        meta['data'] = epoch, [tuple(part) for part in parts]
+            epoch, parts = meta['epoch'], [*self.parts, batches.part(meta['iter'] - self.first)]
+        meta['data'] = epoch, [tuple(part) for part in parts if part.batches]
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         # `train_loop` and `train_dataloader` would build the training data, which a run that only tests need not have.
@@ -126,4 +131,4 @@ class ExactResumeHook(Hook):
             sampler.sampler.seed = meta.get('sampler_seed', sampler.sampler.seed)
             if 'data' in meta:
                 epoch, parts = meta['data']
-                self.saved = epoch, [Part(*part) for part in parts if part[0]]
+                self.saved = epoch, [Part(*part) for part in parts]
