@@ -507,10 +507,7 @@ def test_training_passes_over_bad_files(name, data, tmp_path):
     loop = ['train_cfg.max_iters=9', 'train_cfg.val_interval=9'] if name == 'ade' else ['train_cfg.max_epochs=3']
     settings = ['--cfg-options', *options(root), *loop]
     config = ROOT / 'configs' / CONFIGS[name]
-    code, said = tool(
-        'train.py', config, '--work-dir', 'w', *settings, f'{LIMIT}={len(bad)}', cwd=tmp_path, check=False
-    )
-    assert code == 0, said[-3000:]
+    _, said = tool('train.py', config, '--work-dir', 'w', *settings, f'{LIMIT}={len(bad)}', cwd=tmp_path)
     (path,) = (tmp_path / 'w').glob('*/faulty_files.txt')
     noted = dict(line.split('\t') for line in path.read_text().splitlines())
     assert set(noted) <= set(map(str, bad)) and len(noted) >= len(bad) - 1  # one of few may not have been drawn

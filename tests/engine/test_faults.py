@@ -321,6 +321,18 @@ def test_interrupt_saves(case, number):
     case.check(work)
 
 
+def launch(*arguments, cwd, log, **environment):
+    """Start tools/dist_train.sh in a session of its own."""
+    return subprocess.Popen(
+        [str(part) for part in (ROOT / 'tools/dist_train.sh', *arguments)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
 RECORD = """
 from pathlib import Path
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
@@ -360,7 +372,6 @@ def test_processes_come_and_go(case, number):
     if 'segmentation' in case.config.read_text():
         batch, model = 2, "decode_head=dict(dropout_ratio=0, norm_cfg=dict(_delete_=True, type='GN', num_groups=1))"
     (folder / 'elastic.py').write_text(ELASTIC.format(base=str(case.config), model=model))
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(folder)}
 
     def recorded(work):
         """Iteration -> samples and loss; what was done twice must have come to the same."""
@@ -373,31 +384,21 @@ def test_processes_come_and_go(case, number):
         return found
 
     def run(work, processes, until=None):
-        arguments = [
-            'elastic.py',
-            '--work-dir',
-            work,
-            '--resume',
-            '--cfg-options',
-            f'data_root={case.folder / "data"}/',
-        ]
+        arguments = ['--work-dir', work, '--resume', '--cfg-options', f'data_root={case.folder / "data"}/']
         arguments += [f'train_dataloader.batch_size={batch // processes}']
 
         def reached():
             return until is not None and max(recorded(work), default=-1) >= until
 
         if processes == 1:
-            started = Run(*arguments, cwd=folder, path=str(folder), log=folder / f'{work}.txt')
+            started = Run('elastic.py', *arguments, cwd=folder, path=str(folder), log=folder / f'{work}.txt')
             if until is not None:
                 started.wait_for(reached)
                 started.kill(signal.SIGKILL)
             assert started.wait() == (0 if until is None else -signal.SIGKILL), started.printed[-3000:]
             return
-        command = [ROOT / 'tools/dist_train.sh', arguments[0], processes, *arguments[1:]]
         with (folder / f'{work}.txt').open('a') as log:
-            launcher = subprocess.Popen(
-                list(map(str, command)), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+            launcher = launch('elastic.py', processes, *arguments, cwd=folder, log=log, PYTHONPATH=str(folder))
             end = time.monotonic() + 300
             while launcher.poll() is None and not reached():
                 assert time.monotonic() < end
@@ -440,14 +441,11 @@ def test_one_of_two_processes(by_epoch, number):
     """One killed: the other ends within a minute. Ctrl-C at the launcher: both save, and resume as one run."""
     work = by_epoch.folder / f'two {number}'
     work.mkdir()
-    command = [ROOT / 'tools/dist_train.sh', by_epoch.config, 2, '--work-dir', work, '--resume', '--cfg-options']
-    command += [f'data_root={by_epoch.folder / "data"}/', 'train_dataloader.batch_size=2']
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    arguments = ['--work-dir', work, '--resume', '--cfg-options', f'data_root={by_epoch.folder / "data"}/']
+    arguments += ['train_dataloader.batch_size=2']
 
     def start():
-        return subprocess.Popen(
-            list(map(str, command)), cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        return launch(by_epoch.config, 2, *arguments, cwd=work, log=log)
 
     with (work / 'log.txt').open('w') as log:
         launcher = start()
