@@ -173,10 +173,10 @@ def is_program(text: str) -> bool:
 
 CONFIGS = [p for p in every_block('python') if is_config(p.values[1])]
 SETTINGS = [p for p in every_block('python') if not is_config(p.values[1]) and not is_program(p.values[1])]
-# Those of docs/inference.md run in test_inference.py, with weights and pictures; one of an exported file in
+# Those of docs/inference.md run in test_inference.py, with weights and pictures; those of exported files in
 # test_whole_models.py.
 PROGRAMS = [p for p in every_block('python') if is_program(p.values[1]) and p.values[0].stem != 'inference']
-PROGRAMS = [p for p in PROGRAMS if 'deploy.runtime' not in p.values[1]]
+PROGRAMS = [p for p in PROGRAMS if not re.search(r'deploy\.runtime|export\.load', p.values[1])]
 
 
 OWN_DATA = {'my_detector.py', 'my_segmentor.py', 'my_classifier.py'}

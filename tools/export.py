@@ -109,11 +109,7 @@ def export_whole(cfg, model, args: argparse.Namespace, partial: Path) -> None:
     except InvalidValue as error:
         raise UserError(f'{error}. --raw writes what its heads compute') from error
     rows, columns = settings['step']
-    sizes = [(2 * rows, 3 * columns), (3 * rows, 2 * columns)]
-    if partial.suffix == '.pt2':  # which does not pad, and takes every level's maps for larger than 1
-        sizes = [(side[0] + 288 // rows * rows, side[1] + 288 // columns * columns) for side in sizes]
-    else:
-        sizes[1] = (3 * rows - 5, 2 * columns - 3)
+    sizes = [(rows, 2 * columns), (3 * rows - 5, 2 * columns - 3)]
     for batch, size in zip((1, 3), [settings['fixed_size']] * 2 if settings['fixed_size'] else sizes):
         image = torch.randint(0, 256, (batch, settings['channels'], *size), dtype=torch.uint8)
         worst = graph.difference(run(image), graph.outputs_of(model, settings, image, args.scores))
@@ -164,11 +160,11 @@ def write_pt2(model, settings: dict, args: argparse.Namespace, partial: Path):
     from mlp_backbones.deploy import graph
     from mlp_backbones.deploy.runtime import KEY
 
-    program = graph.whole_program(model, settings, args.scores)
+    whole = graph.Whole(model, settings, args.scores)
+    program = graph.whole_program(whole, settings)
     torch.export.save(program, partial, extra_files={f'{KEY}.json': json.dumps(settings)})
     module = torch.export.load(partial).module()
-    names = graph.Whole(model, settings, args.scores).names
-    return lambda image: dict(zip(names, module(image)))
+    return lambda image: dict(zip(whole.names, module(image)))
 
 
 WRITERS = {'.onnx': write_onnx, '.xml': write_openvino, '.pt2': write_pt2}
@@ -185,10 +181,10 @@ def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
     model = model.backbone if args.backbone_only else model
     module = TensorModel(model).eval()
     backbone = model if args.backbone_only else model.backbone
-    inputs, shapes = raw_inputs(backbone, args.size, args.static, partial.suffix)
+    inputs, dynamic = raw_inputs(backbone, args.size, args.static)
     print(f'tracing {type(model).__name__} at {inputs[0].shape[2]}x{inputs[0].shape[3]}', flush=True)
     graph.make_sizes_symbolic(module)
-    program = graph.trace(module, (inputs[0],), (shapes,))
+    program = graph.trace(module, inputs[0], dynamic)
     if partial.suffix == '.onnx':
         import onnx
 
@@ -206,36 +202,22 @@ def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
             raise UserError(f'the exported file differs by more than {TOLERANCE}; nothing is written{hint}')
 
 
-def raw_inputs(backbone, size, static: bool, suffix: str):
+def raw_inputs(backbone, size, static: bool):
     """Images to trace and to compare with, and the dimensions that are dynamic."""
     import torch
 
-    from mlp_backbones import ConvMLP
-    from mlp_backbones.deploy.graph import any_size, stepped
+    from mlp_backbones.deploy.graph import traced_size
 
     step = backbone.size_step
     size = size or tuple(max(s, 224 // s * s) for s in step or backbone.img_size)
-    reason = '--static' if static else ''
-    if step is None:
-        reason = reason or "token_mixing is 'fixed'"
-    elif suffix == '.pt2' and not isinstance(backbone, ConvMLP):
-        reason = reason or 'torch.export would refuse images of a single window; ONNX takes them'
-    elif suffix == '.pt2' and any(n % s for n, s in zip(size, step)):
-        reason = reason or f'{size[0]}x{size[1]} is not a multiple of {step[0]}x{step[1]}'
-    channels = backbone.in_channels
-    if reason:
-        print(f'height and width are fixed: {reason}')
-        traced, others, shapes = size, [size, size], stepped(())
-    elif suffix == '.onnx':
-        print('dynamic batch, height and width')
-        (traced, shapes), others = any_size(step), [size, [n + 2 * s - 3 for n, s in zip(size, step)]]
+    if static or step is None:
+        print('height and width are fixed:', '--static' if static else "token_mixing is 'fixed'")
+        sizes, dynamic = [size] * 3, (0,)
     else:
-        print(f'dynamic batch; height in steps of {step[0]}, width in steps of {step[1]}')
-        # Two steps at least while it is traced: what is 1 would be taken for a constant.
-        traced, others = [max(2 * s, n) for n, s in zip(size, step)], [size, [n + 2 * s for n, s in zip(size, step)]]
-        shapes = stepped(step)
-    images = [torch.rand(n, channels, *other) for n, other in zip((2, 1, 3), (traced, *others))]
-    return [image.mul_(4).sub_(2) for image in images], shapes
+        print('dynamic batch, height and width')
+        sizes, dynamic = [traced_size(step), size, [n + 2 * s - 3 for n, s in zip(size, step)]], (0, 2, 3)
+    images = [torch.rand(n, backbone.in_channels, *sides) for n, sides in zip((2, 1, 3), sizes)]
+    return [image.mul_(4).sub_(2) for image in images], dynamic
 
 
 if __name__ == '__main__':

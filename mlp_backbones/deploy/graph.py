@@ -18,15 +18,12 @@ from ..utils.errors import UserError
 from .heads import Classifier, Detector, Segmentor, nms_operator
 from .runtime import KEY
 
-LARGEST = 8192  # pixels of a side
-
 
 class Preprocess(nn.Module):
-    """What a framework's data preprocessor does with a batch: channel order, mean and deviation, padding.
+    """What a framework's data preprocessor does with a batch: channel order, mean and deviation, padding with zeros.
 
     Args:
         settings (Mapping): ``mean``, ``std``, ``bgr_to_rgb`` and ``pad_divisor``, as in ``describe``.
-        pad (bool): Pad with zeros at the right and the bottom to multiples of ``pad_divisor``.
 
     Shape:
         - Input: (N, C, H, W), uint8.
@@ -36,18 +33,17 @@ class Preprocess(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, settings: Mapping[str, Any], pad: bool = True) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
         self.register_buffer('mean', torch.tensor(settings['mean'], dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer('std', torch.tensor(settings['std'], dtype=torch.float32).view(-1, 1, 1))
-        self.swap, self.divisor, self.pad = settings['bgr_to_rgb'], settings['pad_divisor'], pad
+        self.swap, self.divisor = settings['bgr_to_rgb'], settings['pad_divisor']
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         x = (image.flip(1) if self.swap else image).float()
         x = (x - self.mean) / self.std
         height, width = image.shape[2:]
-        if self.pad:
-            x = pad_to_multiple(x, (self.divisor, self.divisor))
+        x = pad_to_multiple(x, (self.divisor, self.divisor))
         return x, torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)])
 
 
@@ -101,32 +97,29 @@ def make_sizes_symbolic(model: nn.Module) -> None:
                 setattr(parent, name, nn.Upsample(None, child.scale_factor, child.mode, child.align_corners))
 
 
-def stepped(steps: Sequence[int]) -> dict[int, Any]:
-    """Return the dynamic dimensions of images: any batch, height and width in steps of so many pixels, or fixed."""
-    dim = torch.export.Dim
-    sides = {
-        axis: step * dim(f'{name}_steps', min=1, max=max(2, LARGEST // step))
-        for axis, name, step in zip((2, 3), ('height', 'width'), steps)
-    }
-    return {0: dim('batch', min=1, max=4096), **sides}
-
-
-def any_size(steps: Sequence[int]) -> tuple[list[int], dict[int, Any]]:
-    """Return the size at which a model is traced for ONNX and any size, and its dynamic dimensions.
+def traced_size(steps: Sequence[int]) -> list[int]:
+    """Return the size at which a model of which height and width are dynamic is traced, from the steps of its sizes.
 
     There are several rows in the coarsest map, for a size of 1 would become a constant, and a little more than whole
-    steps: what is a whole number of tiles or strides at any depth would not be padded in the file. The guards that the
-    tracer notes for the sizes are about memory formats, which ONNX does not have.
+    steps: what is a whole number of tiles or strides at any depth would not be padded in the file.
     """
-    sides = [math.ceil(288 / step) * step + 2 for step in steps]
-    return sides, dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    return [math.ceil(288 / step) * step + 2 for step in steps]
 
 
-def trace(module: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple | None) -> Any:
-    """``torch.export`` without its warnings."""
+def trace(module: nn.Module, image: Tensor, dynamic: Sequence[int] = (0, 2, 3)) -> Any:
+    """Return the ``torch.export`` program of a module for images, with its dynamic dimensions.
+
+    Of the guards that the tracer notes for sizes, those that hold for ``traced_size`` only are about memory formats and
+    padding by nothing: the program computes the same without. It takes any size therefore.
+    """
+    shapes = dict.fromkeys(dynamic, torch.export.Dim.AUTO)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return torch.export.export(module.eval(), inputs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module.eval(), (image,), dynamic_shapes=(shapes,), strict=False)
+    program._guards_code = []
+    for name, sizes in program.range_constraints.items():
+        program.range_constraints[name] = type(sizes)(1, sizes.upper)
+    return program
 
 
 def _onnx_nms() -> Any:
@@ -183,14 +176,10 @@ def whole_onnx(model: Any, settings: Mapping[str, Any], with_scores: bool = Fals
     Returns:
         onnx.ModelProto: With ``settings`` as JSON in its metadata.
     """
-    sides, shapes = any_size(settings['step'])
-    if settings['fixed_size']:
-        sides, shapes = settings['fixed_size'], {0: shapes[0]}
-    image = torch.zeros(2, settings['channels'], *sides, dtype=torch.uint8)
     whole = Whole(model, settings, with_scores)
     if isinstance(whole.core, Detector):
         whole.core.suppress = nms_operator()
-    made = to_onnx(trace(whole, (image,), (shapes,)), ['image'], list(whole.names), opset)
+    made = to_onnx(whole_program(whole, settings), ['image'], list(whole.names), opset)
     for value in (*made.graph.input, *made.graph.output):
         dims = value.type.tensor_type.shape.dim
         names = ('batch', '', 'height', 'width') if len(dims) == 4 else ('batch', 'height', 'width')
@@ -225,7 +214,6 @@ class Whole(nn.Module):
         model (nn.Module): Of mmpretrain, mmdet or mmseg.
         settings (Mapping): What ``describe`` returned.
         with_scores (bool): A segmentor's scores too. Defaults to False.
-        pad (bool): Pad images; without, their sides must be multiples of ``pad_divisor``. Defaults to True.
 
     Attributes:
         names (tuple[str, ...]): Of the outputs.
@@ -235,9 +223,9 @@ class Whole(nn.Module):
         - Output: a tuple of tensors.
     """
 
-    def __init__(self, model: Any, settings: Mapping[str, Any], with_scores: bool = False, pad: bool = True) -> None:
+    def __init__(self, model: Any, settings: Mapping[str, Any], with_scores: bool = False) -> None:
         super().__init__()
-        self.before, self.core = Preprocess(settings, pad), core_of(model)
+        self.before, self.core = Preprocess(settings), core_of(model)
         self.after = LabelMap(model, with_scores) if isinstance(self.core, Segmentor) else None
         self.names: tuple[str, ...] = (self.after or self.core).names
 
@@ -247,24 +235,11 @@ class Whole(nn.Module):
         return self.after(outputs[0], x.shape[2:], image.shape[2:]) if self.after else outputs
 
 
-def whole_program(model: Any, settings: Mapping[str, Any], with_scores: bool = False) -> Any:
-    """Return a ``torch.export`` program of a whole model.
-
-    Args:
-        model (nn.Module): Of mmpretrain, mmdet or mmseg, in the form to be exported.
-        settings (Mapping): What ``describe`` returned; the sides of images are multiples of its ``step``.
-        with_scores (bool): A segmentor's scores at the image's size, as a second output. Defaults to False.
-
-    Returns:
-        torch.export.ExportedProgram: From ``image`` to the outputs that ``Whole.names`` names.
-    """
-    shapes, traced = stepped(()), settings['fixed_size']
-    if not traced:
-        traced = [math.ceil(288 / step) * step + step for step in settings['step']]
-        shapes = stepped(settings['step'])
-    whole = Whole(model, settings, with_scores, pad=False)
-    image = torch.zeros(2, settings['channels'], *traced, dtype=torch.uint8)
-    return trace(whole, (image,), (shapes,))
+def whole_program(whole: Whole, settings: Mapping[str, Any]) -> Any:
+    """Return the ``torch.export`` program of a whole model, from an image to what ``whole.names`` names."""
+    sides = settings['fixed_size'] or traced_size(settings['step'])
+    image = torch.zeros(2, settings['channels'], *sides, dtype=torch.uint8)
+    return trace(whole, image, (0,) if settings['fixed_size'] else (0, 2, 3))
 
 
 def outputs_of(model: Any, settings: Mapping[str, Any], image: Tensor, with_scores: bool = False) -> dict[str, Tensor]:

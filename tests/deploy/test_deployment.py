@@ -447,8 +447,7 @@ class TestExportTool:
         config, checkpoint, _ = written(tmp_path, family=family)
         code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw', '--size', 64)
         assert code == 0, said
-        sizes = {'onnx': 'dynamic batch, height and width', 'pt2': 'height and width are fixed'}[suffix]
-        assert ('dynamic batch; height in steps of 32' if (suffix, family) == ('pt2', ConvMLP) else sizes) in said
+        assert 'dynamic batch, height and width' in said
         assert said.count('largest difference') == 3
         assert (tmp_path / f'x.{suffix}').is_file()
 

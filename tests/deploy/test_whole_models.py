@@ -15,11 +15,14 @@ import torchvision
 from helpers import CONFIGS, ROOT, build
 from helpers.families import TINY
 from helpers.pages import blocks
+from helpers.processes import tool
 from helpers.whole_models import WHOLE, detector, small
 from mmengine.config import Config
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.inference import Predictor
+from mlp_backbones.apis.zoo import build_model
+from mlp_backbones.engine.config import load_config
 
 if not hasattr(torch.library, 'custom_op'):
     pytest.skip('export needs torch 2.6', allow_module_level=True)
@@ -196,7 +199,7 @@ def test_the_file_predicts_what_openmmlab_predicts(task, engine, exported):
     [(WHOLE['classification'], cls) for cls in (ResMLP, GMLP, RepMLP)]
     + [(CONFIGS / 'segmentation/sfp_resmlp_p8_shapes.py', ResMLP)],
 )
-def test_windowed_families_take_any_size(config, cls):
+def test_windowed_families_take_any_size(config, cls, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     cfg = small(config, cls)
     torch.manual_seed(0)
@@ -206,11 +209,32 @@ def test_windowed_families_take_any_size(config, cls):
     if cls is GMLP:  # exported twice, files are equal
         assert graph.whole_onnx(model, settings).SerializeToString(deterministic=True) == whole
     session = onnxruntime.InferenceSession(whole)
+    torch.export.save(graph.whole_program(graph.Whole(model, settings), settings), tmp_path / 'x.pt2')
+    program = torch.export.load(tmp_path / 'x.pt2').module()
     for batch, height, width in ((1, 40, 33), (2, 97, 150), (1, 64, 128)):  # of one tile or window, and of several
         image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
         expected = graph.outputs_of(model, settings, image)
-        found = dict(zip(expected, map(torch.tensor, session.run(None, dict(image=image.numpy())))))
-        assert graph.difference(found, expected) < 1e-4
+        for outputs in (map(torch.tensor, session.run(None, dict(image=image.numpy()))), program(image)):
+            assert graph.difference(dict(zip(expected, outputs)), expected) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_torch_program_of_a_detector_takes_any_size(exported, tmp_path, monkeypatch):
+    folder = exported('detection')
+    config, weights = folder / 'config.py', folder / 'weights.pth'
+    tool('export.py', config, weights, 'retinanet.pt2', cwd=tmp_path)
+    model = reparameterize(build_model(load_config(str(config)), weights=weights), inplace=True)
+    described = {f'{runtime.KEY}.json': ''}
+    torch.export.load(tmp_path / 'retinanet.pt2', extra_files=described)
+    settings = json.loads(described[f'{runtime.KEY}.json'])
+    (text,) = (text for text in blocks(ROOT / 'docs/deploy.md', 'python') if 'torch.export.load' in text)
+    monkeypatch.chdir(tmp_path)
+    for height, width in ((32, 20), (64, 96), (100, 333)):  # maps of one row, without padding, with padding
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        names = dict(image=image)
+        exec(text, names)
+        expected = graph.outputs_of(model, settings, torch.from_numpy(image).permute(2, 0, 1)[None])
+        assert graph.difference(names, expected) < 1e-4
 
 
 @pytest.fixture(scope='module')
