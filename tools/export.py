@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from mlp_backbones.engine.config import load_config
-from mlp_backbones.utils.cli import check_installed, check_target, run_tool
+from mlp_backbones.utils.cli import check_installed, check_target, config_parser, run_tool
 from mlp_backbones.utils.errors import UserError
 from mlp_backbones.utils.files import written_together
 
@@ -27,8 +27,7 @@ TOLERANCE = 1e-3  # of the largest value: sums in another order, decoded to pixe
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of the model')
+    parser = config_parser(__doc__)
     parser.add_argument(
         'checkpoint',
         help='its weights, file or URL: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT; '
@@ -75,7 +74,7 @@ def main() -> None:
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
     if args.size:
         args.size = parse_size(args.size)
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, args.cfg_options)
     cfg.model.backbone.init_cfg = None
     content = {} if args.checkpoint == 'none' else read_checkpoint(args.checkpoint)
     model = build_model(cfg)
@@ -88,7 +87,7 @@ def main() -> None:
         model = reparameterize(model, inplace=True)
     with written_together(args.out) as partial:  # OpenVINO's weights are a file of their own
         if args.raw:
-            export_raw(model, args, partial)
+            export_raw(cfg, model, args, partial)
         else:
             export_whole(cfg, model, args, partial)
     print(f'written: {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB)')
@@ -170,14 +169,17 @@ def write_pt2(model, settings: dict, args: argparse.Namespace, partial: Path):
 WRITERS = {'.onnx': write_onnx, '.xml': write_openvino, '.pt2': write_pt2}
 
 
-def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
+def export_raw(cfg, model, args: argparse.Namespace, partial: Path) -> None:
     """Write what backbone and heads compute and compare the file with the model."""
     import torch
 
     from mlp_backbones.deploy import graph
+    from mlp_backbones.deploy.description import describe
     from mlp_backbones.deploy.export import TensorModel
     from mlp_backbones.deploy.reparameterize import TOLERANCE, relative_difference
+    from mlp_backbones.deploy.runtime import KEY
 
+    settings = json.dumps(describe(cfg, model, Path(args.config).stem, raw=True))
     model = model.backbone if args.backbone_only else model
     module = TensorModel(model).eval()
     backbone = model if args.backbone_only else model.backbone
@@ -188,10 +190,12 @@ def export_raw(model, args: argparse.Namespace, partial: Path) -> None:
     if partial.suffix == '.onnx':
         import onnx
 
-        onnx.save(graph.to_onnx(program, ['image'], module.names(inputs[0][:1]), args.opset), partial)
+        made = graph.to_onnx(program, ['image'], module.names(inputs[0][:1]), args.opset)
+        made.metadata_props.add(key=KEY, value=settings)
+        onnx.save(made, partial)
         run = run_with('onnxruntime', partial)
     else:
-        torch.export.save(program, partial)
+        torch.export.save(program, partial, extra_files={f'{KEY}.json': settings})
         run = torch.export.load(partial).module()
     for given in inputs:
         with torch.no_grad():

@@ -17,8 +17,8 @@ def task_of(cfg: Any) -> str:
     return 'instance segmentation' if masks else TASKS[cfg.default_scope]
 
 
-def _resizing(pipeline: list) -> list[dict]:
-    """Return the steps of a test pipeline that change the size of an image, for ``runtime.py``."""
+def _resizing(pipeline: list, raw: bool) -> list[dict]:
+    """Return the steps of a test pipeline between reading and packing, which resize the image, for ``runtime.py``."""
     steps = []
     for step in pipeline:
         kind = step['type'].rpartition('.')[2]
@@ -37,23 +37,40 @@ def _resizing(pipeline: list) -> list[dict]:
             size = step['crop_size']
             height, width = size if isinstance(size, (tuple, list)) else (size, size)
             steps.append(dict(step='center_crop', height=height, width=width))
+        elif raw and not kind.startswith(('Load', 'Pack')):
+            steps.append(dict(step=kind))
         elif not kind.startswith(('Load', 'Pack')):
             raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
     return steps
 
 
-def describe(cfg: Any, model: Any, config: str) -> dict[str, Any]:
+def _anchors(model: Any) -> dict[str, list]:
+    """Return the strides of a detector's levels, in pixels, and the anchors around the origin of each level."""
+    head = getattr(model, 'rpn_head', getattr(model, 'bbox_head', None))
+    generator = getattr(head, 'prior_generator', None)
+    if generator is None:
+        return {}
+    anchors = [level.tolist() for level in getattr(generator, 'base_anchors', [])]
+    return dict(strides=[list(stride) for stride in generator.strides], anchors=anchors)
+
+
+def describe(cfg: Any, model: Any, config: str, raw: bool = False) -> dict[str, Any]:
     """Return what a file says about itself, as JSON.
 
     Args:
         cfg (mmengine.Config): Of the model.
         model (nn.Module): The framework's.
         config (str): The config's name.
+        raw (bool): The file takes normalized images and does not decode. Defaults to False.
 
     Returns:
-        dict: ``task``, ``config``, ``classes``, ``palette``, ``mean``, ``std`` (in the order that the model wants, of
-        images from 0 to 255), ``bgr_to_rgb``, ``channels``, ``pad_divisor``, ``step`` (of sizes that are not padded
-        anywhere), ``fixed_size`` and ``min_size`` (height and width, in pixels), and ``resize``, the steps before.
+        dict: ``task``, ``config``, ``raw``, ``classes``, ``palette``, ``mean``, ``std`` (in the order that the model
+        wants, of images from 0 to 255), ``bgr_to_rgb``, ``channels``, ``pad_divisor``, ``step`` (of sizes that are not
+        padded anywhere), ``fixed_size`` and ``min_size`` (height and width, in pixels), ``resize``, the steps before,
+        and a detector's ``strides`` and ``anchors``.
+
+    Raises:
+        ValueError: The test pipeline has a step that ``runtime.py`` cannot do; not where the file is raw.
     """
     preprocessor, backbone = model.data_preprocessor, model.backbone
     if getattr(preprocessor, 'pad_size_divisor', None):
@@ -71,6 +88,7 @@ def describe(cfg: Any, model: Any, config: str) -> dict[str, Any]:
     return dict(
         task=task,
         config=config,
+        raw=raw,
         classes=list(meta.get('classes') or []),
         palette=[list(color) for color in meta.get('palette') or []],
         category_ids=list(meta.get('category_ids') or []),
@@ -82,6 +100,7 @@ def describe(cfg: Any, model: Any, config: str) -> dict[str, Any]:
         step=[math.lcm(divisor, step) for step in steps],
         fixed_size=list(backbone.img_size) if backbone.size_step is None else None,
         min_size=[backbone.min_size] * 2,
-        resize=_resizing(cfg.test_dataloader.dataset.pipeline),
+        resize=_resizing(cfg.test_dataloader.dataset.pipeline, raw),
+        **_anchors(model),
         **(dict(mask_threshold=model.roi_head.test_cfg.mask_thr_binary) if masks else {}),
     )

@@ -219,8 +219,10 @@ class Runtime(Model):
         else:
             raise RuntimeProblem(f'{path} needs {" or ".join(engines)}: pip install {engines[0]}')
         if not text:
-            raise RuntimeProblem(f'{path} was not written by tools/export.py, or with --raw: it has no description')
+            raise RuntimeProblem(f'{path} was not written by tools/export.py: it has no description')
         self.about = json.loads(text)
+        if self.about.get('raw'):
+            raise RuntimeProblem(f'{path} has raw outputs: export it without --raw')
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Predict on one image of any size.

@@ -1,7 +1,9 @@
 """The folded form has the same outputs, in every family and in the hosts' models, and so have exported files."""
 
 import copy
+import importlib
 import importlib.util
+import json
 import re
 
 import pytest
@@ -19,6 +21,7 @@ from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.checkpoints import CheckpointError, read_checkpoint
 from mlp_backbones.deploy.export import TensorModel, parse_size
 from mlp_backbones.deploy.reparameterize import relative_difference
+from mlp_backbones.deploy.runtime import Runtime
 from mlp_backbones.utils.errors import FoldingError
 
 needs_half = pytest.mark.skipif(
@@ -456,8 +459,21 @@ class TestExportTool:
     @pytest.mark.parametrize('task', ['detection', 'instances', 'segmentation'])
     def test_models_of_the_hosts(self, run_script, tmp_path, task, suffix):
         config, checkpoint, _ = written(tmp_path, task)
-        code, said = run_script('export.py', config, checkpoint, tmp_path / f'x.{suffix}', '--raw')
+        out = tmp_path / f'x.{suffix}'
+        code, said = run_script('export.py', config, checkpoint, out, '--raw')
         assert code == 0 and 'written' in said, said
+        if suffix == 'pt2':
+            files = {'mlp_backbones.json': ''}
+            torch.export.load(out, extra_files=files)
+            about = json.loads(files['mlp_backbones.json'])
+        else:
+            (about,) = (json.loads(item.value) for item in importlib.import_module('onnx').load(out).metadata_props)
+            with pytest.raises(ValueError, match='x.onnx has raw outputs: export it without --raw'):
+                Runtime(out)
+        assert about['raw'] and {'circle', 'square', 'triangle'} <= set(about['classes'])
+        if task != 'segmentation':
+            assert [len(level) for level in about['anchors']] == [9 if task == 'detection' else 3] * 5
+            assert about['strides'][0] == [8, 8] if task == 'detection' else [4, 4]
 
     @pytest.mark.slow
     def test_backbone_without_folding(self, run_script, tmp_path):
