@@ -1,7 +1,6 @@
 """Draw predictions (tools/test.py --out) beside the ground truth of a COCO annotation file, many images a picture."""
 
 import argparse
-import pickle
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from mlp_backbones.checkpoints.runs import read_predictions
 from mlp_backbones.datasets.validation.coco import category_ids, check_coco, read_json
 from mlp_backbones.datasets.validation.files import read_image
 from mlp_backbones.utils.cli import check_target, run_tool
@@ -25,9 +25,7 @@ COLORS = [(75, 25, 230), (75, 180, 60), (25, 225, 255), (200, 130, 0), (180, 30,
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'predictions', type=Path, help='.pkl file that tools/test.py --out wrote (a pickle: your own only)'
-    )
+    parser.add_argument('predictions', type=Path, help='.pkl file that tools/test.py --out wrote')
     parser.add_argument('annotations', type=Path, help='COCO annotation file')
     parser.add_argument('images', type=Path, help='folder of the images')
     parser.add_argument('out', type=Path, help='picture to write, .png or .jpg')
@@ -49,13 +47,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_predictions(path: Path) -> list[dict]:
+def detections_of(path: Path) -> list[dict]:
     """Return what tools/test.py wrote of each image: ``img_id``, ``pred_instances`` (bboxes, labels, scores)."""
-    try:
-        with path.open('rb') as handle:
-            predictions = pickle.load(handle)
-    except Exception as error:  # a file that is not a pickle can raise nearly anything
-        raise UserError(f'{path} is not a file of predictions: {type(error).__name__}: {error}') from error
+    if not path.is_file():
+        raise UserError(f'the file {path} does not exist')
+    predictions = read_predictions(path)
     if (
         not predictions
         or not isinstance(predictions, list)
@@ -113,7 +109,7 @@ def main() -> None:
     truth = read_json(args.annotations)
     if errors := [problem for problem in check_coco(truth, test=True) if problem.level == 'error']:
         raise UserError(f'{args.annotations} is not a COCO annotation file: {"; ".join(map(str, errors))}')
-    pairs = [pair(prediction, truth, args) for prediction in read_predictions(args.predictions)[: args.num]]
+    pairs = [pair(prediction, truth, args) for prediction in detections_of(args.predictions)[: args.num]]
     height = max(image.shape[1] for image in pairs)
     pairs = [F.pad(image, (0, 0, 0, height - image.shape[1]), value=255) for image in pairs]
     picture = make_grid(torch.stack(pairs), args.columns, padding=12, pad_value=255)

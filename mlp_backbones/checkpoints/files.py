@@ -1,7 +1,4 @@
-"""The reader of checkpoint files, which executes nothing that is in them.
-
-What ``--resume`` and mmengine's FlexibleRunner load goes through mmengine's own reader instead.
-"""
+"""The reader of checkpoint files, which executes nothing that is in them."""
 
 import hashlib
 import io
@@ -120,13 +117,17 @@ def _read(path: Path, zipped: bool) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    # Bytes that the tensors may claim: weights may be tied, but not a thousand times.
-    limit = 8 * path.stat().st_size + (16 << 20)
+    limit = memory_limit(path)
     if zipped and path.suffix != '.pdparams':
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive, limit)
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return (_read_paddle if path.suffix == '.pdparams' else _read_legacy)(content, limit)
+        return _read_paddle(content, limit) if path.suffix == '.pdparams' else read_legacy(content, len(content), limit)
+
+
+def memory_limit(path: Path) -> int:
+    """Return how many bytes the tensors of a file may claim: weights may be tied, but not a thousand times."""
+    return 8 * path.stat().st_size + (16 << 20)
 
 
 def _read_paddle(content: mmap.mmap, limit: int) -> dict[str, Tensor]:
@@ -141,26 +142,31 @@ def _read_paddle(content: mmap.mmap, limit: int) -> dict[str, Tensor]:
     for name, described in made.items():
         # "StructuredToParameterName@@" is a dict of names beside the arrays.
         if isinstance(described, Described) and described.path.endswith(('._reconstruct', '._frombuffer')):
-            array = _array_of(described)
+            array = array_of(described)
             unpickler.spend(64 + array.nbytes)
             # torch needs the machine's byte order, and memory that may be written to.
             tensors[str(name)] = torch.from_numpy(array.astype(array.dtype.newbyteorder('=')))
     return tensors
 
 
-def _array_of(made: Described) -> np.ndarray:
+def array_of(made: Described) -> np.ndarray:
     """Return the numpy array that a file describes, or raise an error of any kind where it is damaged."""
     if made.path.endswith('._frombuffer'):
         content, dtype, shape, order = made.args
     else:
         _, shape, dtype, fortran, content = made.state
         order = 'F' if fortran is True else 'C'
-    code = dtype.args[0]
-    if not isinstance(content, (bytes, bytearray)) or not isinstance(code, str) or not NUMBERS.fullmatch(code):
-        raise CheckpointError('contains an array of something other than numbers')
-    big_endian = dtype.state is not None and dtype.state[1] == '>'
-    array = np.frombuffer(content, np.dtype(f'{">" if big_endian else "<"}{code}'))
+    array = np.frombuffer(content, dtype_of(dtype))
     return array.reshape(sizes(shape), order='F' if order == 'F' else 'C')
+
+
+def dtype_of(made: Described) -> np.dtype:
+    """Return the numpy dtype that a file describes, or raise an error of any kind where it is not one of numbers."""
+    code = made.args[0]
+    if not isinstance(code, str) or not NUMBERS.fullmatch(code):
+        raise CheckpointError('contains an array of something other than numbers')
+    big_endian = made.state is not None and made.state[1] == '>'
+    return np.dtype(f'{">" if big_endian else "<"}{code}')
 
 
 def _read_archive(archive: zipfile.ZipFile, limit: int) -> Any:
@@ -194,14 +200,20 @@ def _read_archive(archive: zipfile.ZipFile, limit: int) -> Any:
     return unpickler.load()
 
 
-def _read_legacy(content: mmap.mmap, limit: int) -> Any:
-    """Return what torch before 1.6 wrote: the fourth of five pickles, the fifth lists the storages that follow."""
+def read_legacy(content: Any, length: int, limit: int) -> Any:
+    """Return what torch before 1.6 wrote: the fourth of five pickles, the fifth lists the storages that follow.
+
+    Args:
+        content: Has ``read`` and ``readline``.
+        length (int): Its bytes.
+        limit (int): Bytes that its tensors may claim.
+    """
     storages: dict[str, tuple[Tensor, int]] = {}  # and their number of items
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
         if key not in storages:
             size = count * torch.empty(0, dtype=dtype).element_size()
-            if size > len(content):
+            if size > length:
                 raise ValueError('there are fewer numbers than it says')
             saved.spend(size)
             storages[key] = torch.zeros(size, dtype=torch.uint8), count

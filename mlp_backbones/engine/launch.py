@@ -143,6 +143,9 @@ def build_runner(cfg):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
+    from ..checkpoints.runs import use_safe_reader
+
+    use_safe_reader()  # the model may load weights before a hook can say so
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

@@ -187,8 +187,13 @@ class Checkpoints:
 
     def load(self, case: int, path: Path) -> str:
         from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
-        from mlp_backbones.models.backbones.loading import fit_model
+        from mlp_backbones.checkpoints.runs import read_predictions, read_training_checkpoint
+        from mlp_backbones.models.backbones.loading import fill_model, fit_model
 
+        for read in (read_training_checkpoint, read_predictions):  # of mmengine's runner, and of a detector's results
+            outcome = caught(lambda read=read: read(path))
+            if isinstance(outcome, str) and outcome.startswith('foreign'):
+                return outcome
         outcome = caught(lambda: state_dict_of(read_checkpoint(path), path))
         if not isinstance(outcome, dict):
             return outcome
@@ -207,6 +212,7 @@ class Checkpoints:
             lambda model: model.load_state_dict(dict(outcome), strict) and None,
             lambda model: self.host(model).load_state_dict(dict(outcome), strict) and None,
             lambda model: fit_model(self.host(model), dict(outcome), path) and None,
+            lambda model: fill_model(self.host(model), read_checkpoint(path), path) and None,
             lambda model: self.pretrained(model, path),
         ]
         for i, family in enumerate(families[:3]):

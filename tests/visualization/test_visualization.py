@@ -303,8 +303,8 @@ class TestDetections:
         before = {p.name for p in tmp_path.iterdir()}
         lost = tmp_path / 'lost'
         for change, words in (
-            ({0: lost}, 'lost is not a file of predictions: FileNotFoundError'),
-            ({0: tmp_path / 'x.pkl'}, 'x.pkl is not a file of predictions: UnpicklingError'),
+            ({0: lost}, 'lost does not exist'),
+            ({0: tmp_path / 'x.pkl'}, 'x.pkl is not a pickle, or is truncated'),
             ({0: tmp_path / 'classes.pkl'}, 'classes.pkl holds no detections; tools/test.py --out writes them'),
             ({0: tmp_path / 'other.pkl'}, 'other.pkl is not of the images and classes of'),
             ({1: lost}, 'lost is not a COCO annotation file'),

@@ -1,13 +1,12 @@
 """``load_from`` for checkpoints of any release."""
 
-import re
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner.checkpoint import CheckpointLoader
 
-from ...checkpoints import read_checkpoint, state_dict_of
+from ...checkpoints import CheckpointError, state_dict_of
+from ...checkpoints.runs import use_safe_reader
 from ...models.backbones.loading import fit_model
 from ...registry import HOOKS
 
@@ -23,27 +22,30 @@ def unwrapped(model: Any) -> Any:
 class AdaptCheckpointHook(Hook):
     """Let ``load_from`` take a checkpoint of any release, and refuse one that does not fill the backbone.
 
-    The file is read by ``read_checkpoint``, as that of the backbone's ``init_cfg`` is. A runner's own checkpoint that
-    is resumed stays as it is, and so do those of FlexibleRunner, whose strategies may have split the model.
+    Files are read without running what is in them, for resuming too (``use_safe_reader``). A checkpoint that is resumed
+    stays as it is, and so do those of FlexibleRunner, whose strategies may have split the model.
 
     Raises:
-        CheckpointError: The file cannot be read, or a tensor of one of our backbones is missing or has another shape.
+        CheckpointError: The file cannot be read, a tensor of one of our backbones is missing or has another shape, or
+            what is to be resumed has no more than weights.
     """
 
     priority = 'VERY_HIGH'  # before the moving average copies what was loaded
 
     def before_run(self, runner) -> None:
-        source = runner._load_from
-        if source and not runner._resume and not re.match(r'(?!https?:)\w+:', source):  # other schemes are mmengine's
-            # mmengine's schemes are patterns, the longest first: this one is of one file.
-            CheckpointLoader.register_scheme(
-                prefixes=re.escape(source) + '$',
-                loader=lambda filename, map_location=None: read_checkpoint(filename),
-                force=True,
-            )
+        use_safe_reader()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        source = runner._load_from or 'the checkpoint'
+        if runner._resume:
+            missing = [
+                key for key in ('meta', 'message_hub', 'state_dict') if not isinstance(checkpoint.get(key), dict)
+            ]
+            if missing:
+                raise CheckpointError(
+                    f'{source} cannot be resumed: it has no {", ".join(missing)}. To start a new run from its weights, '
+                    f'use --cfg-options load_from={source}'
+                )
         if runner._resume or hasattr(runner, 'strategy'):
             return
-        source = runner._load_from or 'the checkpoint'
         checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)

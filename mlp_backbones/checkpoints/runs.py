@@ -1,0 +1,106 @@
+"""Files that a run of mmengine writes, read without running what is in them."""
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..utils.environment import require
+from ..utils.errors import CheckpointError
+from .files import array_of, dtype_of, memory_limit, read_checkpoint, read_legacy
+from .pickles import Described, SafeUnpickler
+
+
+def read_training_checkpoint(source: str | Path) -> Any:
+    """Return a checkpoint as mmengine resumes it: weights, optimizer, schedulers, histories and what hooks saved.
+
+    ``meta['config']`` is left out: mmengine never writes it, and runs it as Python where it is there.
+
+    Args:
+        source (str | Path): As of ``read_checkpoint``.
+
+    Returns:
+        Any: Usually a dict.
+
+    Raises:
+        CheckpointError: As of ``read_checkpoint``.
+    """
+    content = read_checkpoint(source)
+    try:
+        content = _made(content, {})
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f'{source} is not a checkpoint, or damaged: {type(error).__name__}') from error
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)
+    return content
+
+
+def read_predictions(path: Path) -> Any:
+    """Return what ``tools/test.py --out`` or mmengine's ``DumpResults`` wrote: a pickle, with tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file asks for anything but containers, numbers and tensors, or is damaged.
+    """
+    limit = memory_limit(path)
+    with path.open('rb') as file:
+        unpickler = SafeUnpickler(file, limit)
+        # A tensor in a pickle has its numbers in bytes, which are a file of their own.
+        nested = lambda content: read_legacy(io.BytesIO(content), len(content), unpickler.limit)  # noqa: E731
+        unpickler.allowed['torch.storage._load_from_bytes'] = nested
+        try:
+            return _made(unpickler.load(), {})
+        except CheckpointError as error:
+            raise CheckpointError(f'{path} was refused: it {error}; nothing in it was run') from error
+        except Exception as error:  # a broken file may raise anything
+            raise CheckpointError(f'{path} is not a pickle, or is truncated: {type(error).__name__}') from error
+
+
+def use_safe_reader() -> None:
+    """Let mmengine read local files and downloads with ``read_training_checkpoint``, in this process.
+
+    mmengine names the reader in its log. ``torchvision://``, ``s3://`` and its other schemes stay as they are.
+    """
+    require('mmengine')
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    def load_from_mlp_backbones(filename: str, map_location: Any = None) -> Any:
+        return read_training_checkpoint(filename)
+
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_mlp_backbones, force=True)
+
+
+def _made(value: Any, done: dict[int, Any]) -> Any:
+    """Return a value with the objects that its file describes, each made once."""
+    if id(value) not in done:
+        done[id(value)] = _remade(value, done)
+    return done[id(value)]
+
+
+def _remade(value: Any, done: dict[int, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _made(item, done) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_made(item, done) for item in value)
+    return _object(value, done) if isinstance(value, Described) else value
+
+
+def _object(described: Described, done: dict[int, Any]) -> Any:
+    name = described.path.rpartition('.')[2]
+    if name in ('_reconstruct', '_frombuffer'):
+        return array_of(described).copy()
+    if name == 'scalar':
+        dtype, content = described.args
+        return np.frombuffer(content, dtype_of(dtype))[0].item()
+    if name == 'HistoryBuffer':
+        from mmengine.logging import HistoryBuffer
+
+        state = _made(described.state, done)
+        return HistoryBuffer(state['_log_history'], state['_count_history'], int(state['max_length']))
+    if name == 'device':
+        return torch.device(*described.args)
+    if name == 'Namespace':
+        return argparse.Namespace(**_made(described.state, done))
+    return None  # the methods of a history
