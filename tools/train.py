@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 import sys
 
-from mlp_backbones.engine.launch import build_runner, common_parser, prepare, resume
+from mlp_backbones.engine.launch import build_runner, common_parser, prepare, resume, sole_run_in
 from mlp_backbones.utils.cli import run_tool
 from mlp_backbones.utils.errors import UserError
 
@@ -71,10 +71,11 @@ def main() -> None:
     cfg = prepare(args, train=True, amp=args.amp)
     if args.tensorboard:
         add_tensorboard(cfg)
-    runner = build_runner(cfg)
-    if args.resume:
-        resume(runner, args.resume)
-    runner.train()
+    with sole_run_in(cfg.work_dir):
+        runner = build_runner(cfg)
+        if args.resume:
+            resume(runner, args.resume)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from ..utils.errors import CheckpointError
 THEIRS = pickle._Unpickler.dispatch  # operation -> the method that carries it out
 DTYPES = {f'torch.{name}': dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 DTYPES |= {f'torch.{name}': dtype for name, dtype in torch.storage._storage_type_to_dtype_map().items()}
+DTYPES = {name: dtype for name, dtype in DTYPES.items() if not str(dtype).startswith('torch.q')}  # quantized numbers
 DTYPES |= {'torch.UntypedStorage': torch.uint8, 'torch.storage.UntypedStorage': torch.uint8}
 DESCRIBED = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
 DESCRIBED += ['numpy.core.numeric._frombuffer', 'numpy._core.numeric._frombuffer', 'numpy.dtype', 'numpy.ndarray']

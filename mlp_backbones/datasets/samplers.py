@@ -3,8 +3,10 @@
 import copy
 import functools
 import itertools
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from torch.utils.data import BatchSampler, Sampler, get_worker_info
 from ..registry import DATA_SAMPLERS
 from ..utils.errors import DataError
 
-INTERRUPTS = [getattr(signal, name) for name in ('SIGINT', 'SIGUSR1') if hasattr(signal, name)]
+INTERRUPTS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
 """The signals that ask a run to save and stop; Windows has no SIGUSR1."""
 
 
@@ -28,13 +30,31 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(int(torch_[0]) << 32 | int(torch_[1]))
 
 
+@functools.cache
+def _leave_interrupts_to_the_run(pid: int) -> None:
+    """Let a worker, of that process, pass over the signals that ask a run to stop, and end at its parent's SIGTERM.
+
+    A signal goes to all processes of a terminal or a job; a worker that one ends would take the run along. mmengine's
+    loop over iterations starts its workers before any hook can set handlers for them to inherit.
+    """
+    for number in INTERRUPTS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # which alone says who has sent a signal; macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_at_terminate, daemon=True).start()
+
+
+def _end_at_terminate() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
 def _seeded_items(dataset, places: list[tuple[int, tuple[int, ...]]]) -> list[Any]:
     """Return samples of a dataset by their indices, each augmented with a seed of its own."""
     if get_worker_info() is not None:
-        # A signal goes to all processes of a terminal or a job; a worker that one ends would take the run along.
-        # mmengine's loop over iterations starts its workers before any hook can set handlers for them to inherit.
-        for number in INTERRUPTS:
-            signal.signal(number, signal.SIG_IGN)
+        _leave_interrupts_to_the_run(os.getpid())
     items = []
     for index, key in places:
         seed_everything(*key)

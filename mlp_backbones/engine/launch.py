@@ -4,16 +4,25 @@ The config decides which framework runs: its ``default_scope`` is 'mmdet', 'mmse
 """
 
 import argparse
+import contextlib
 import datetime
+import errno
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..utils.cli import config_parser, say
+from ..utils.cli import check_writable, config_parser, say
 from ..utils.config import nodes
 from ..utils.errors import UserError
 from .config import class_name, load_config, report
 from .data import adapt_to_data
 from .preflight import problems
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:
@@ -147,6 +156,36 @@ def build_runner(cfg):
 
     use_safe_reader()  # the model may load weights before a hook can say so
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+@contextlib.contextmanager
+def sole_run_in(work_dir: str | Path) -> Iterator[None]:
+    """Keep other runs out of a work dir while one trains there; the first of several processes holds the lock.
+
+    The system releases it however the process ends. Where the file system has no locks, a warning is printed.
+
+    Raises:
+        UserError: The folder cannot be written, or another run trains in it.
+    """
+    if os.environ.get('RANK', '0') != '0' or fcntl is None:
+        yield
+        return
+    check_writable(work_dir)
+    with open(Path(work_dir, '.lock'), 'a+') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock of this process, not of its workers too
+        except OSError as error:
+            file.seek(0)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise UserError(
+                    f'another run trains in {work_dir}: {file.read() or "its process is unknown"}'
+                ) from error
+            say(f'warning: {work_dir} has no file locks ({error.strerror}): nothing keeps a second run out of it')
+        else:
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}')
+            file.flush()
+        yield
 
 
 def resume(runner, source: str) -> None:

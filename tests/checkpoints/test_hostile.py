@@ -104,6 +104,7 @@ class TestReader:
             (name_of('torch', 'Tensor') + several(number(2**40)) + b'R', 'asks for torch.Tensor, which'),
             (tensor() + several(b'N', b'}' + text('x') + number(1) + b's') + b'b', 'sets attributes of a Tensor'),
             (name_of('torch', 'Size') + b'}' + text('x') + number(1) + b's' + b'b', 'sets attributes of a function'),
+            (tensor(storage_=storage(kind='QInt8Storage')), 'asks for torch.QInt8Storage, which'),
             (tensor((2**20, 2**20), (0, 0)), 'more memory than the file is large'),
             (tensor((2**40,), (1,)), 'is not a checkpoint'),
             (tensor(storage_=storage(count=2**40)), None),

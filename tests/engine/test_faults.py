@@ -22,6 +22,7 @@ from helpers.processes import Run
 from helpers.training import BACKBONE, BY_EPOCH, BY_ITERATION
 
 from mlp_backbones.datasets import make_shapes
+from mlp_backbones.datasets.samplers import INTERRUPTS
 from mlp_backbones.engine.hooks.checkpoint import newest_checkpoint
 from mlp_backbones.utils.files import PARTIAL
 
@@ -304,7 +305,7 @@ def test_nan_stops(by_epoch):
     assert all(torch.isfinite(v).all() for v in weights.values())
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize('number', INTERRUPTS)
 def test_interrupt_saves(case, number):
     work = f'interrupted {number}'
     run = case.start(work)
@@ -313,7 +314,10 @@ def test_interrupt_saves(case, number):
     assert run.wait() == 130
     gone(run.process.pid)
     done = int(
-        re.search(r'Stopped after iteration (\d+): .*interrupted_iter_\1.pth. Go on with --resume', run.printed)[1]
+        re.search(
+            r'Stopped after iteration (\d+): .*interrupted_iter_\1.pth, saved in [\d.]+ s. Go on with --resume',
+            run.printed,
+        )[1]
     )
     assert done >= 9 and (case.folder / work / f'interrupted_iter_{done}.pth').exists()
     run = case.start(work, '--resume')
@@ -436,9 +440,9 @@ def workers(launcher):
     return found
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_one_of_two_processes(by_epoch, number):
-    """One killed: the other ends within a minute. Ctrl-C at the launcher: both save, and resume as one run."""
+    """One killed: the other ends within a minute. Ctrl-C or SIGTERM at the launcher: both save, and resume as one."""
     work = by_epoch.folder / f'two {number}'
     work.mkdir()
     arguments = ['--work-dir', work, '--resume', '--cfg-options', f'data_root={by_epoch.folder / "data"}/']
@@ -457,7 +461,7 @@ def test_one_of_two_processes(by_epoch, number):
         os.kill(pids[1] if number == signal.SIGKILL else launcher.pid, number)
         assert launcher.wait(60) != 0
         assert not any(Path(f'/proc/{pid}').exists() for pid in pids.values())
-        if number == signal.SIGINT:
+        if number != signal.SIGKILL:
             assert list(work.glob('interrupted_iter_*.pth')), (work / 'log.txt').read_text()[-3000:]
         assert start().wait(300) == 0
     assert 'Resuming from' in (work / 'log.txt').read_text()

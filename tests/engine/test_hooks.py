@@ -1,5 +1,7 @@
 """Hooks within mmengine's own runner, in this process."""
 
+import argparse
+import errno
 import os
 import pickle
 import signal
@@ -14,7 +16,7 @@ from torch import nn
 
 from mlp_backbones.datasets.samplers import INTERRUPTS
 from mlp_backbones.engine.hooks.checkpoint import CheckpointHook, WholeFileBackend, newest_checkpoint, whole_files
-from mlp_backbones.utils.errors import CheckpointError
+from mlp_backbones.utils.errors import CheckpointError, InvalidState
 
 
 class Model(BaseModel):
@@ -114,6 +116,22 @@ def test_the_file_backend_of_mmengine_stays():
     """Checkpoints are written whole by another, which is asked for by its name."""
     assert type(get_file_backend('x.pth', backend_args=whole_files())) is WholeFileBackend
     assert type(get_file_backend('x.pth')) is LocalBackend
+
+
+def test_where_a_file_cannot_take_the_place_of_another(tmp_path, monkeypatch):
+    """As on some network file systems: what is there stays, and nothing half-written remains."""
+
+    def replace(source, target):
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    (tmp_path / 'x.pth').write_bytes(b'old')
+    monkeypatch.setattr(os, 'replace', replace)
+    runner = argparse.Namespace(work_dir=str(tmp_path))
+    hook = CheckpointHook(out_dir=str(tmp_path))
+    put = get_file_backend('x.pth', backend_args=whole_files()).put
+    with pytest.raises(InvalidState, match=r'cannot save a checkpoint to .*: File exists; no checkpoint was saved'):
+        hook._save(lambda runner: put(b'new', tmp_path / 'x.pth'), runner)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [('x.pth', b'old')]
 
 
 def test_the_only_checkpoint_is_not_removed_before_the_next_is_there():

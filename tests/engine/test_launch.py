@@ -1,14 +1,16 @@
 """What is checked before a run starts, and what a run's config is made into."""
 
 import argparse
+import errno
 import os
+import socket
 import subprocess
 
 import pytest
 import torch
 from helpers import CONFIGS, ROOT
 from helpers.processes import tool
-from helpers.training import ready
+from helpers.training import CLASSIFICATION, options, ready
 from mmengine.runner import Runner
 
 from mlp_backbones.apis.zoo import build_model
@@ -83,6 +85,27 @@ class TestBadInput:
             launch.resume(runner, str(tmp_path / name))
         launch.resume(runner, str(tmp_path / 'epoch_1.pth'))
         assert (runner._resume, runner._load_from) == (True, str(tmp_path / 'epoch_1.pth'))
+
+    @pytest.mark.slow
+    def test_a_second_run_in_a_work_dir(self, shapes, tmp_path):
+        settings = [CONFIGS / CLASSIFICATION, '--work-dir', 'w', *options(CLASSIFICATION, shapes)]
+        settings.insert(3, '--cfg-options')
+        with launch.sole_run_in(tmp_path / 'w'):
+            code, said = tool('train.py', *settings, cwd=tmp_path, check=False)
+        assert code == 1 and f'error: another run trains in w: process {os.getpid()} on {socket.gethostname()}' in said
+        assert [path.name for path in (tmp_path / 'w').iterdir()] == ['.lock']
+        tool('train.py', *settings, cwd=tmp_path)
+
+    def test_a_work_dir_without_locks_or_without_room(self, tmp_path, monkeypatch, capsys):
+        def refuse(*args):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(launch.fcntl, 'lockf', refuse)
+        with launch.sole_run_in(tmp_path):
+            assert 'has no file locks (No locks available): nothing keeps a second run out' in capsys.readouterr().out
+        (tmp_path / 'file').touch()
+        with pytest.raises(UserError, match='cannot write to the folder .*file'), launch.sole_run_in(tmp_path / 'file'):
+            pass
 
     def test_error_of_the_package_is_one_message(self, capsys):
         from mlp_backbones import ConvMLP

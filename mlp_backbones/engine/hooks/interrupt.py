@@ -21,10 +21,12 @@ from .checkpoint import whole_files
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """Ctrl-C, or SIGUSR1 (Slurm's ``--signal=USR1@120``), saves after the current iteration and stops.
+    """Ctrl-C, SIGTERM or SIGUSR1 (Slurm's ``--signal=USR1@120``) saves after the current iteration and stops.
 
-    A second Ctrl-C stops at once. All processes agree on the iteration. The exit status is 130. The signals have their
-    handlers while the training loop runs, and their former ones again however it ends.
+    SIGTERM is what preemption sends, and torchrun when another process has failed; SIGKILL follows, of torchrun and
+    Slurm after 30 seconds. How long saving took is printed. A second Ctrl-C stops at once. All processes agree on the
+    iteration. The exit status is 130. The signals have their handlers while the training loop runs, and their former
+    ones again however it ends.
     """
 
     priority = 'LOWEST'  # after everything that belongs to the iteration, such as the moving average
@@ -67,12 +69,17 @@ class InterruptHook(Hook):
             stop = bool(flag)
         if not stop or not runner.optim_wrapper.should_update():  # gathered gradients would be lost
             return
-        done = runner.iter + 1
+        began, done = time.monotonic(), runner.iter + 1
         name = f'interrupted_iter_{done}.pth'
         meta = dict(epoch=runner.epoch, iter=done)
         runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False, backend_args=whole_files())
         if is_main_process():
             path = os.path.join(runner.work_dir, name)
             Path(runner.work_dir, 'last_checkpoint').write_text(path)
-            print(f'\nStopped after iteration {done}: {path}. Go on with --resume.', file=sys.stderr, flush=True)
+            seconds = time.monotonic() - began
+            print(
+                f'\nStopped after iteration {done}: {path}, saved in {seconds:.1f} s. Go on with --resume.',
+                file=sys.stderr,
+                flush=True,
+            )
         raise SystemExit(130)
