@@ -180,21 +180,28 @@ os.fsync = fsync
 """
 
 
-def test_sigkill_while_a_checkpoint_is_written(by_epoch, tmp_path, monkeypatch):
+ASYNCHRONOUS = 'default_hooks = dict(checkpoint=dict(asynchronous=True))\n'
+
+
+@pytest.mark.parametrize('settings', ['', ASYNCHRONOUS], ids=['', 'asynchronous'])
+def test_sigkill_while_a_checkpoint_is_written(by_epoch, settings):
     """Everything but the end of the second checkpoint is on the disk when the process dies."""
-    work = by_epoch.folder / 'writing'
+    name = f'writing{len(settings)}'
+    work = by_epoch.folder / name
     work.mkdir()
     (work / 'slow_disk.py').write_text(SLOW_DISK)
     config = work / 'slow.py'
-    config.write_text(f"_base_ = '{by_epoch.config}'\ncustom_imports = dict(imports=['slow_disk'])\n")
-    run = by_epoch.start('writing', config=config, path=str(work))
+    config.write_text(f"_base_ = '{by_epoch.config}'\ncustom_imports = dict(imports=['slow_disk'])\n{settings}")
+    run = by_epoch.start(name, config=config, path=str(work))
     run.wait_for(lambda: (work / 'epoch_1.pth').exists() and list(work.glob(f'.epoch_2*{PARTIAL}*')))
+    if settings:  # training goes on
+        run.wait_for(lambda: progress(work) > 12)
     run.kill(signal.SIGKILL)
     run.wait()
     assert [p.name for p in work.glob('*.pth')] == ['epoch_1.pth'], 'removed only when the next one is there'
-    run = by_epoch.start('writing', '--resume')
+    run = by_epoch.start(name, '--resume')
     assert run.wait() == 0 and f'Resuming from {work / "epoch_1.pth"}' in run.printed
-    by_epoch.check('writing')
+    by_epoch.check(name)
 
 
 def mount_small_disk(folder, size):
@@ -204,16 +211,20 @@ def mount_small_disk(folder, size):
         pytest.skip('mounting a small disk needs root')
 
 
-def test_full_disk(by_epoch):
-    work = by_epoch.folder / 'full'
+@pytest.mark.parametrize('settings', ['', ASYNCHRONOUS], ids=['', 'asynchronous'])
+def test_full_disk(by_epoch, settings):
+    name = f'full{len(settings)}'
+    work, log = by_epoch.folder / name, by_epoch.folder / f'{name}.txt'
     work.mkdir()
+    config = by_epoch.folder / f'{name}.py'
+    config.write_text(f"_base_ = '{by_epoch.config}'\n{settings}")
     size = by_epoch.folder.joinpath('unbroken', 'epoch_6.pth').stat().st_size
     mount_small_disk(work, int(1.9 * size))
     try:
-        run = by_epoch.start('full', log=by_epoch.folder / 'full.txt')
+        run = by_epoch.start(name, log=log, config=config)
         assert run.wait() == 1
         assert re.search(
-            r'error: cannot save a checkpoint to .*full: No space left on device; the last good checkpoint is '
+            r'error: cannot save a checkpoint to .*full\d*: No space left on device; the last good checkpoint is '
             r'.*epoch_1.pth. Go on from it with --resume',
             run.printed,
         ), run.printed[-2000:]
@@ -221,8 +232,8 @@ def test_full_disk(by_epoch):
         assert newest_checkpoint(work) == (work / 'epoch_1.pth', [])
         assert not list(work.glob(f'.*{PARTIAL}*'))
         subprocess.run(['mount', '-o', f'remount,size={100 * size}', work], check=True)
-        assert by_epoch.start('full', '--resume', log=by_epoch.folder / 'full.txt').wait() == 0
-        by_epoch.check('full')
+        assert by_epoch.start(name, '--resume', log=log, config=config).wait() == 0
+        by_epoch.check(name)
     finally:
         subprocess.run(['umount', work], check=True)
 

@@ -3,6 +3,8 @@
 import os
 import re
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,41 @@ from ...utils.files import PARTIAL, written_whole
 CHECKPOINT = re.compile(r'(epoch|iter|interrupted_iter)_\d+(\.pth)?')  # names in a work dir
 
 
+class Writer:
+    """One thread that writes files while training goes on, one after the other."""
+
+    def __init__(self) -> None:
+        self.pool, self.job = ThreadPoolExecutor(1), Future[None]()
+        self.job.set_result(None)
+
+    def start(self, write: Callable[..., None], *args: Any) -> None:
+        self.wait()
+        self.job = self.pool.submit(write, *args)
+
+    def wait(self) -> None:
+        """Wait until the last file is whole, and raise what went wrong with it."""
+        self.job.result()
+
+
 class WholeFileBackend(LocalBackend):
-    """mmengine's files on local disks, each written beside its place and moved there when it is whole."""
+    """mmengine's files on local disks, each written beside its place and moved there when it is whole.
+
+    Args:
+        writer (Writer, optional): What writes them in the background. Defaults to None: ``put`` ends when the file is
+            whole.
+    """
+
+    def __init__(self, writer: Writer | None = None) -> None:
+        self.writer = writer
 
     def put(self, obj: bytes, filepath) -> None:
+        if self.writer:
+            self.writer.start(self.write, obj, filepath)
+        else:
+            self.write(obj, filepath)
+
+    @staticmethod
+    def write(obj: bytes, filepath) -> None:
         os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
         with written_whole(filepath) as partial, partial.open('wb') as file:
             file.write(obj)
@@ -28,10 +61,10 @@ class WholeFileBackend(LocalBackend):
             os.fsync(file.fileno())
 
 
-def whole_files() -> dict[str, str]:
+def whole_files(writer: Writer | None = None) -> dict[str, Any]:
     """Return the ``backend_args`` with which mmengine writes whole files."""
     register_backend('mlp_backbones', WholeFileBackend, force=True)
-    return dict(backend='mlp_backbones')
+    return dict(backend='mlp_backbones', writer=writer)
 
 
 def is_whole(path: Path) -> bool:
@@ -109,6 +142,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Args:
         *args (Any): As of mmengine's hook.
+        asynchronous (bool): Write files while training goes on, from a copy in memory; one that could not be written
+            stops the run at the next one. Only on local disks. Defaults to False.
         **kwargs (Any): As of mmengine's hook.
 
     Raises:
@@ -119,15 +154,18 @@ class CheckpointHook(MMEngineCheckpointHook):
     backend_args: dict | None
     max_keep_ckpts: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, asynchronous: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.writer = Writer() if asynchronous else None
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
-            self.backend_args = whole_files()
+            self.backend_args = whole_files(self.writer)
         if self.max_keep_ckpts == 1:
             self.max_keep_ckpts = 2
 
     def _save(self, save, runner, *args) -> None:
         try:
+            if self.writer:  # before an older one is removed
+                self.writer.wait()
             save(runner, *args)
         except OSError as error:
             raise InvalidState(
@@ -140,3 +178,6 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         self._save(super()._save_best_checkpoint, runner, metrics)
+
+    def after_train(self, runner) -> None:
+        self._save(super().after_train, runner)
