@@ -23,8 +23,8 @@ class Writer:
     """One thread that writes files while training goes on, one after the other."""
 
     def __init__(self) -> None:
-        self.pool, self.job = ThreadPoolExecutor(1), Future[None]()
-        self.job.set_result(None)
+        self.pool = ThreadPoolExecutor(1)
+        self.job: Future[None] | None = None
 
     def start(self, write: Callable[..., None], *args: Any) -> None:
         self.wait()
@@ -32,23 +32,27 @@ class Writer:
 
     def wait(self) -> None:
         """Wait until the last file is whole, and raise what went wrong with it."""
-        self.job.result()
+        job, self.job = self.job, None
+        if job:
+            job.result()
+
+
+WRITER = Writer()  # of this process: mmengine makes backends as it likes, from settings that JSON can hold
 
 
 class WholeFileBackend(LocalBackend):
     """mmengine's files on local disks, each written beside its place and moved there when it is whole.
 
     Args:
-        writer (Writer, optional): What writes them in the background. Defaults to None: ``put`` ends when the file is
-            whole.
+        asynchronous (bool): ``WRITER`` writes them. Defaults to False: ``put`` ends when the file is whole.
     """
 
-    def __init__(self, writer: Writer | None = None) -> None:
-        self.writer = writer
+    def __init__(self, asynchronous: bool = False) -> None:
+        self.asynchronous = asynchronous
 
     def put(self, obj: bytes, filepath) -> None:
-        if self.writer:
-            self.writer.start(self.write, obj, filepath)
+        if self.asynchronous:
+            WRITER.start(self.write, obj, filepath)
         else:
             self.write(obj, filepath)
 
@@ -61,10 +65,10 @@ class WholeFileBackend(LocalBackend):
             os.fsync(file.fileno())
 
 
-def whole_files(writer: Writer | None = None) -> dict[str, Any]:
+def whole_files(asynchronous: bool = False) -> dict[str, Any]:
     """Return the ``backend_args`` with which mmengine writes whole files."""
     register_backend('mlp_backbones', WholeFileBackend, force=True)
-    return dict(backend='mlp_backbones', writer=writer)
+    return dict(backend='mlp_backbones', asynchronous=asynchronous)
 
 
 def is_whole(path: Path) -> bool:
@@ -156,16 +160,14 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def __init__(self, *args: Any, asynchronous: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.writer = Writer() if asynchronous else None
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
-            self.backend_args = whole_files(self.writer)
+            self.backend_args = whole_files(asynchronous)
         if self.max_keep_ckpts == 1:
             self.max_keep_ckpts = 2
 
     def _save(self, save, runner, *args) -> None:
         try:
-            if self.writer:  # before an older one is removed
-                self.writer.wait()
+            WRITER.wait()  # before an older one is removed
             save(runner, *args)
         except OSError as error:
             raise InvalidState(
