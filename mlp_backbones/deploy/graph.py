@@ -236,7 +236,15 @@ class Whole(nn.Module):
 
 
 def whole_program(whole: Whole, settings: Mapping[str, Any]) -> Any:
-    """Return the ``torch.export`` program of a whole model, from an image to what ``whole.names`` names."""
+    """Return the ``torch.export`` program of a whole model.
+
+    Args:
+        whole (Whole): The model.
+        settings (Mapping): What ``describe`` returned.
+
+    Returns:
+        torch.export.ExportedProgram: From ``image`` to the outputs that ``whole.names`` names.
+    """
     sides = settings['fixed_size'] or traced_size(settings['step'])
     image = torch.zeros(2, settings['channels'], *sides, dtype=torch.uint8)
     return trace(whole, image, (0,) if settings['fixed_size'] else (0, 2, 3))
