@@ -161,7 +161,7 @@ def in_engine(model: torch.nn.Module, x: torch.Tensor, engine: str, modifiers: t
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ('model.xml' if engine == 'openvino' and 'int8' in modifiers else 'model.onnx')
         source = path.with_suffix('.onnx')
-        load('onnx', 'save')(graph.to_onnx(graph.trace(model, (x,), None), ['image'], None), source)
+        load('onnx', 'save')(graph.to_onnx(graph.trace(model, x, ()), ['image'], None), source)
         if 'int8' in modifiers:
             nncf, made = importlib.import_module('nncf'), quantize.load(source, path.suffix)
             nncf.set_log_level('ERROR')

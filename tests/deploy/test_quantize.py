@@ -102,7 +102,7 @@ def test_equal_results_agree():
         (['model.onnx', 'old.xml'], 'old.xml already exists; --force replaces it'),
         (['model.onnx', 'none/out.xml'], 'the folder none does not exist'),
         (['none.onnx', 'out.xml'], 'the model none.onnx does not exist'),
-        (['other.onnx', 'out.onnx'], 'other.onnx was not written by tools/export.py, or with --raw'),
+        (['other.onnx', 'out.onnx'], 'other.onnx was not written by tools/export.py: it has no description'),
     ],
 )
 def test_what_cannot_be_quantized_is_refused(options, words, run_script, tmp_path, monkeypatch):
