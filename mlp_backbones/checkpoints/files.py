@@ -1,5 +1,6 @@
 """The reader of checkpoint files, which executes nothing that is in them."""
 
+import contextlib
 import hashlib
 import io
 import mmap
@@ -7,7 +8,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,22 @@ def read_checkpoint(source: str | Path) -> Any:
         check_hash(path)
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error.strerror}') from error
-    try:
+    with explained(path, 'a checkpoint'):
         return _read(path, zipped=start.startswith(b'PK\3\4'))
+
+
+@contextlib.contextmanager
+def explained(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn what reading a file may raise into a ``CheckpointError`` that names the file."""
+    try:
+        yield
     except CheckpointError as error:
         raise CheckpointError(f'{path} was refused: it {error}; nothing in it was run') from error
     except ImportError as error:
         raise CheckpointError(f'{path} needs the package safetensors: pip install safetensors') from error
     except Exception as error:  # a broken file may raise anything
         reason = (str(error).strip().splitlines() or ['no message'])[0][:200]
-        raise CheckpointError(
-            f'{path} is not a checkpoint, or is truncated: {type(error).__name__}: {reason}'
-        ) from error
+        raise CheckpointError(f'{path} is not {kind}, or is truncated: {type(error).__name__}: {reason}') from error
 
 
 def _read(path: Path, zipped: bool) -> Any:
@@ -156,17 +162,16 @@ def array_of(made: Described) -> np.ndarray:
     else:
         _, shape, dtype, fortran, content = made.state
         order = 'F' if fortran is True else 'C'
-    array = np.frombuffer(content, dtype_of(dtype))
-    return array.reshape(sizes(shape), order='F' if order == 'F' else 'C')
+    return numbers_of(dtype, content).reshape(sizes(shape), order='F' if order == 'F' else 'C')
 
 
-def dtype_of(made: Described) -> np.dtype:
-    """Return the numpy dtype that a file describes, or raise an error of any kind where it is not one of numbers."""
-    code = made.args[0]
-    if not isinstance(code, str) or not NUMBERS.fullmatch(code):
+def numbers_of(dtype: Described, content: Any) -> np.ndarray:
+    """Return the numbers in some bytes, (n,), by the dtype that a file describes."""
+    code = dtype.args[0]
+    if not isinstance(content, (bytes, bytearray)) or not isinstance(code, str) or not NUMBERS.fullmatch(code):
         raise CheckpointError('contains an array of something other than numbers')
-    big_endian = made.state is not None and made.state[1] == '>'
-    return np.dtype(f'{">" if big_endian else "<"}{code}')
+    big_endian = dtype.state is not None and dtype.state[1] == '>'
+    return np.frombuffer(content, np.dtype(f'{">" if big_endian else "<"}{code}'))
 
 
 def _read_archive(archive: zipfile.ZipFile, limit: int) -> Any:

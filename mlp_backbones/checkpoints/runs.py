@@ -5,12 +5,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..utils.environment import require
-from ..utils.errors import CheckpointError
-from .files import array_of, dtype_of, memory_limit, read_checkpoint, read_legacy
+from .files import array_of, explained, memory_limit, numbers_of, read_checkpoint, read_legacy
 from .pickles import Described, SafeUnpickler
 
 
@@ -28,11 +25,9 @@ def read_training_checkpoint(source: str | Path) -> Any:
     Raises:
         CheckpointError: As of ``read_checkpoint``.
     """
-    content = read_checkpoint(source)
-    try:
-        content = _made(content, {})
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{source} is not a checkpoint, or damaged: {type(error).__name__}') from error
+    described = read_checkpoint(source)
+    with explained(source, 'a checkpoint'):
+        content = _made(described, {})
     if isinstance(content, dict) and isinstance(content.get('meta'), dict):
         content['meta'].pop('config', None)
     return content
@@ -50,12 +45,8 @@ def read_predictions(path: Path) -> Any:
         # A tensor in a pickle has its numbers in bytes, which are a file of their own.
         nested = lambda content: read_legacy(io.BytesIO(content), len(content), unpickler.limit)  # noqa: E731
         unpickler.allowed['torch.storage._load_from_bytes'] = nested
-        try:
+        with explained(path, 'a pickle'):
             return _made(unpickler.load(), {})
-        except CheckpointError as error:
-            raise CheckpointError(f'{path} was refused: it {error}; nothing in it was run') from error
-        except Exception as error:  # a broken file may raise anything
-            raise CheckpointError(f'{path} is not a pickle, or is truncated: {type(error).__name__}') from error
 
 
 def use_safe_reader() -> None:
@@ -63,7 +54,6 @@ def use_safe_reader() -> None:
 
     mmengine names the reader in its log. ``torchvision://``, ``s3://`` and its other schemes stay as they are.
     """
-    require('mmengine')
     from mmengine.runner.checkpoint import CheckpointLoader
 
     def load_from_mlp_backbones(filename: str, map_location: Any = None) -> Any:
@@ -92,8 +82,7 @@ def _object(described: Described, done: dict[int, Any]) -> Any:
     if name in ('_reconstruct', '_frombuffer'):
         return array_of(described).copy()
     if name == 'scalar':
-        dtype, content = described.args
-        return np.frombuffer(content, dtype_of(dtype))[0].item()
+        return numbers_of(*described.args)[0].item()
     if name == 'HistoryBuffer':
         from mmengine.logging import HistoryBuffer
 

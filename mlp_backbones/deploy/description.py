@@ -37,10 +37,10 @@ def _resizing(pipeline: list, raw: bool) -> list[dict]:
             size = step['crop_size']
             height, width = size if isinstance(size, (tuple, list)) else (size, size)
             steps.append(dict(step='center_crop', height=height, width=width))
-        elif raw and not kind.startswith(('Load', 'Pack')):
-            steps.append(dict(step=kind))
         elif not kind.startswith(('Load', 'Pack')):
-            raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
+            if not raw:
+                raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
+            steps.append(dict(step=kind))
     return steps
 
 

@@ -106,7 +106,7 @@ def traced_size(steps: Sequence[int]) -> list[int]:
     return [math.ceil(288 / step) * step + 2 for step in steps]
 
 
-def trace(module: nn.Module, image: Tensor, dynamic: Sequence[int] = (0, 2, 3)) -> Any:
+def trace(module: nn.Module, image: Tensor, dynamic: Sequence[int]) -> Any:
     """Return the ``torch.export`` program of a module for images, with its dynamic dimensions.
 
     Of the guards that the tracer notes for sizes, those that hold for ``traced_size`` only are about memory formats and

@@ -12,23 +12,13 @@ from helpers import build
 from helpers.processes import tool
 from helpers.training import CLASSIFICATION, options
 from helpers.whole_models import WHOLE, small
-from hostile.attacks import call, doubled, text
+from hostile.attacks import Touch, call, doubled, text
 from hostile.mutations import pack
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mlp_backbones.checkpoints import CheckpointError
 from mlp_backbones.checkpoints.runs import read_predictions, read_training_checkpoint, use_safe_reader
-
-
-class Touch:
-    """A file is made where this is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
 
 
 @pytest.fixture

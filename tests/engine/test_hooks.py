@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from hostile.attacks import Touch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -49,16 +50,6 @@ def make_runner(folder, act, by_epoch=True, hook='InterruptHook', **settings):
         log_level='ERROR',
         **settings,
     )
-
-
-class Touch:
-    """A file is made where this is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}',)
 
 
 def fail():

@@ -46,6 +46,5 @@ class AdaptCheckpointHook(Hook):
                     f'{source} cannot be resumed: it has no {", ".join(missing)}. To start a new run from its weights, '
                     f'use --cfg-options load_from={source}'
                 )
-        if runner._resume or hasattr(runner, 'strategy'):
-            return
-        checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)
+        elif not hasattr(runner, 'strategy'):
+            checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)
