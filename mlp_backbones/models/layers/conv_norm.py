@@ -20,14 +20,20 @@ def norm_after(norm_cfg: Mapping, channels: int, deploy: bool) -> nn.Module:
 
 
 def conv_norm(
-    in_channels: int, out_channels: int, kernel: int, norm_cfg: Mapping, deploy: bool, **kwargs
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    norm_cfg: Mapping,
+    deploy: bool,
+    layer: type[nn.Conv2d] = nn.Conv2d,
+    **kwargs: Any,
 ) -> list[nn.Module]:
     """Return a convolution, with further arguments of ``nn.Conv2d``, and its norm, as of ``build_norm``.
 
     The convolution has a bias only in the place of a folded norm.
     """
     norm = norm_after(norm_cfg, out_channels, deploy)
-    return [nn.Conv2d(in_channels, out_channels, kernel, bias=isinstance(norm, nn.Identity), **kwargs), norm]
+    return [layer(in_channels, out_channels, kernel, bias=isinstance(norm, nn.Identity), **kwargs), norm]
 
 
 def is_foldable(norm: nn.Module) -> TypeGuard[_BatchNorm]:

@@ -57,6 +57,20 @@ class TileLinear(nn.Module):
         return x.transpose(0, 1)
 
 
+class SharedDepthwiseConv(nn.Conv2d):
+    """A depthwise convolution whose S filters are shared: channel c is filtered by c mod S, (B, C, h, w), any C.
+
+    The original reshapes the map to (B * C / S, S, h, w) for it. With few sets that is up to 15 times slower on a CPU,
+    whose kernels work on many channels at once.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.repeat(x.shape[1] // self.out_channels, 1, 1, 1)
+        if self.kernel_size == (1, 1):
+            return x * weight.view(1, -1, 1, 1)
+        return F.conv2d(x, weight, padding=self.padding, groups=x.shape[1])
+
+
 class RepMLPBlock(nn.Module):
     """Global, channel and local perceptron: (N, C, H, W) -> (N, C, H, W), any H and W.
 
@@ -81,25 +95,25 @@ class RepMLPBlock(nn.Module):
         self.fc3 = TileLinear(share_sets, tile[0] * tile[1], bias=deploy)
         if not deploy:
             self.fc3_bn = build_norm(norm_cfg, share_sets)
-            self.repconv1 = ConvNorm(share_sets, share_sets, 1, norm_cfg, deploy, groups=share_sets)
-            self.repconv3 = ConvNorm(share_sets, share_sets, 3, norm_cfg, deploy, groups=share_sets, padding=1)
+            depthwise = dict(layer=SharedDepthwiseConv, groups=share_sets)
+            self.repconv1 = ConvNorm(share_sets, share_sets, 1, norm_cfg, deploy, **depthwise)
+            self.repconv3 = ConvNorm(share_sets, share_sets, 3, norm_cfg, deploy, **depthwise, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape
         h, w = self.tile
         tiles = pad_to_multiple(x, self.tile)
         rows, columns = tiles.shape[2] // h, tiles.shape[3] // w
-        # (N, C, H, W) -> (N, rows, columns, C, h, w) -> (B, S, h, w)
-        tiles = tiles.reshape(n, channels, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5)
-        tiles = tiles.reshape(-1, self.share_sets, h, w)
+        # (N, C, H, W) -> (N, rows, columns, C, h, w) -> (N * tiles, C, h, w)
+        tiles = tiles.reshape(n, channels, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, h, w)
 
         def to_map(y: Tensor) -> Tensor:
-            """(B, S, h, w) -> (N * C / S, S, H, W), without the padding: channel c is of set c mod S."""
+            """(N * tiles, C, h, w) -> (N * C / S, S, H, W), without the padding: channel c is of set c mod S."""
             y = y.reshape(n, rows, columns, channels, h, w).permute(0, 3, 1, 4, 2, 5)
             y = crop(y.reshape(n, channels, rows * h, columns * w), height, width)
             return y.reshape(-1, self.share_sets, height, width)
 
-        y = to_map(self.fc3(tiles.flatten(2)))
+        y = to_map(self.fc3(tiles.reshape(-1, self.share_sets, h * w)))
         if not self.deploy:
             y = self.fc3_bn(y)
             y = y + self.repconv1.bn(to_map(self.repconv1.conv(tiles)))
