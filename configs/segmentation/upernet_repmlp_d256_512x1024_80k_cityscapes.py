@@ -10,7 +10,7 @@
 _base_ = [
     '_base_/models/upernet.py',
     '_base_/datasets/cityscapes.py',
-    '_base_/schedules/schedule_40k_wd5e-2.py',
+    '_base_/schedules/schedule_160k.py',
     '_base_/default_runtime.py',
 ]
 model = dict(
@@ -23,6 +23,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=80000, by_epoch=False),
 ]
-optim_wrapper = dict(optimizer=dict(lr=6e-5, weight_decay=0.01))
 default_hooks = dict(checkpoint=dict(interval=8000))
-auto_scale_lr = dict(base_batch_size=16)

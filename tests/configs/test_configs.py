@@ -95,6 +95,15 @@ PARAMETERS = {
     'segmentation/sfp_gmlp_s16_512x512_40k_ade20k.py': 23_658_158,
     'segmentation/sfp_resmlp_24_512x512_40k_ade20k.py': 34_592_342,
     'segmentation/upernet_repmlp_d256_512x1024_80k_cityscapes.py': 117_508_894,
+    'detection/maskrcnn_convmlp_s_fpn_ms_3x_coco.py': 28_659_920,
+    'detection/maskrcnn_convmlp_m_fpn_ms_3x_coco.py': 37_047_504,
+    'detection/maskrcnn_convmlp_l_fpn_ms_3x_coco.py': 62_231_808,
+    'segmentation/upernet_convmlp_s_512x512_160k_ade20k.py': 38_816_524,
+    'segmentation/upernet_convmlp_m_512x512_160k_ade20k.py': 47_204_108,
+    'segmentation/upernet_convmlp_l_512x512_160k_ade20k.py': 74_379_068,
+    'segmentation/upernet_gmlp_s16_512x512_160k_ade20k.py': 50_782_532,
+    'segmentation/upernet_repmlp_b256_512x512_160k_ade20k.py': 128_098_140,
+    'segmentation/upernet_resmlp_24_512x512_160k_ade20k.py': 61_716_716,
 }
 
 

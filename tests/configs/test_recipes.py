@@ -5,6 +5,7 @@ DingXiaoH/RepMLP, DeiT is facebookresearch/deit, and PV is BR-IDL/PaddleViT (ima
 """
 
 import copy
+import importlib
 import math
 import random
 from dataclasses import dataclass, replace
@@ -254,12 +255,48 @@ def test_segmentation():
     assert transforms(pipeline, 'RandomResize')[0].ratio_range == (0.5, 2.0)
 
 
+def of_host(name: str) -> Config:
+    """A config of mmdet or mmseg, from its package."""
+    host, _, file = name.partition('::')
+    return Config.fromfile(Path(importlib.import_module(host).__file__).parent / '.mim/configs' / file)
+
+
+def test_mask_rcnn_3x_is_mmdetections_of_swin():
+    cfg = Config.fromfile(CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_ms_3x_coco.py')
+    theirs = of_host('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py')
+    assert cfg.train_cfg.max_epochs == theirs.train_cfg.max_epochs == 36
+    rates, expected = (learning_rates(c, epochs=36, length=100) for c in (cfg, theirs))
+    assert rates == pytest.approx(expected)
+    for key in ('type', 'lr', 'weight_decay'):
+        assert cfg.optim_wrapper.optimizer[key] == theirs.optim_wrapper.optimizer[key]
+    theirs.train_pipeline[0].pop('backend_args')
+    assert cfg.train_dataloader.dataset.pipeline == theirs.train_pipeline
+    assert cfg.train_dataloader.batch_size == theirs.train_dataloader.batch_size == 2
+
+
+def test_upernet_160k_is_mmsegmentations_of_swin():
+    cfg = Config.fromfile(CONFIGS / 'segmentation/upernet_convmlp_s_512x512_160k_ade20k.py')
+    theirs = of_host('mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py')
+    assert cfg.param_scheduler == theirs.param_scheduler
+    assert {k: cfg.train_cfg[k] for k in ('max_iters', 'val_interval')} == {
+        k: theirs.train_cfg[k] for k in ('max_iters', 'val_interval')
+    }
+    for key in ('type', 'lr', 'weight_decay'):
+        assert cfg.optim_wrapper.optimizer[key] == theirs.optim_wrapper.optimizer[key]
+    assert cfg.train_dataloader.batch_size == theirs.train_dataloader.batch_size == 2
+    theirs.model.decode_head.in_channels = cfg.model.decode_head.in_channels
+    theirs.model.auxiliary_head.in_channels = cfg.model.auxiliary_head.in_channels
+    for part in ('decode_head', 'auxiliary_head', 'test_cfg'):
+        assert cfg.model[part] == theirs.model[part]
+
+
 @pytest.mark.parametrize(
     'name',
     [
         *('detection/maskrcnn_gmlp_s16_sfp_1x_coco', 'detection/retinanet_resmlp_24_sfp_1x_coco'),
         *('segmentation/fpn_repmlp_b256_512x512_40k_ade20k', 'segmentation/sfp_resmlp_24_512x512_40k_ade20k'),
         'segmentation/upernet_repmlp_d256_512x1024_80k_cityscapes',
+        *('segmentation/upernet_gmlp_s16_512x512_160k_ade20k', 'detection/maskrcnn_convmlp_s_fpn_ms_3x_coco'),
         'classification/resmlp_big_24_imagenet_fsdp',
     ],
 )
