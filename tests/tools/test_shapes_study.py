@@ -1,0 +1,36 @@
+"""The study of docs/shapes.md in miniature: runs, their repetition, and the table."""
+
+import re
+
+import pytest
+from helpers import CONFIGS, ROOT
+from helpers.processes import tool
+
+SHORT = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+SHORT += [f'{s}_dataloader.{k}' for s in ('train', 'val') for k in ('num_workers=0', 'persistent_workers=False')]
+SHORT += ['default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=3']
+
+
+@pytest.mark.slow
+def test_a_classifier_s_weights_go_into_its_detector(shapes, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/shapes').symlink_to(shapes)
+    command = ['shapes_study.py', '--out', 'study', '--tasks', 'classification', 'maskrcnn', '--seeds', '0', '1']
+    command += ['--families', 'gmlp', '--pretrained', '--cfg-options', *SHORT]
+    _, said = tool(*command, cwd=tmp_path)
+    runs = ['classification_gmlp/seed_0', 'maskrcnn_gmlp_pretrained/seed_0']
+    runs += [run.replace('seed_0', 'seed_1') for run in runs]
+    assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs
+    (row,) = re.findall(r'^\| gmlp_p8 \| (.*) \|$', said.split('\n\n')[-1], re.MULTILINE)[-1:]
+    assert re.fullmatch(r'[\d.]+ ± [\d.]+( \| [\d.]+ ± [\d.]+){2}', row)
+    log = (tmp_path / 'study/maskrcnn_gmlp_pretrained/seed_0.log').read_text()
+    assert 'study/classification_gmlp/seed_0/epoch_1.pth' in log and 'cross_window=True' in log
+    _, said = tool(*command, cwd=tmp_path)
+    assert '...' not in said and f'| gmlp_p8 | {row} |' in said  # nothing is trained twice
+
+
+def test_every_config_of_the_study_is_there():
+    names = re.findall(r"'(\w+)': '(\w+)'", (ROOT / 'tools/shapes_study.py').read_text())
+    found = {p.stem for p in CONFIGS.glob('*/*_shapes.py')}
+    assert len(names) == 4 and len(found) == 16
+    assert all(sum(model in name for name in found) == 4 for _, model in names)
