@@ -10,7 +10,7 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')
+PAGES = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md')
 LINK = re.compile(r'(?<=\]\()((?:\.\./)?[\w./-]+)(?=[#)])')
 
 

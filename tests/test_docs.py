@@ -26,7 +26,7 @@ import mlp_backbones
 from mlp_backbones.apis.zoo import get_entry
 from mlp_backbones.checkpoints import files
 
-PAGES = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')] + sorted(
+PAGES = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md')] + sorted(
     (ROOT / 'docs').glob('*.md')
 )
 

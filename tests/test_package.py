@@ -1,5 +1,7 @@
 """The wheel, as someone gets it who did not clone the repository."""
 
+import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -13,12 +15,12 @@ import mlp_backbones
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    """A folder with the wheel installed in it, and nothing else."""
-    out = tmp_path_factory.mktemp('wheel')
+PIP = [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check']
+
+
+def build_wheel(out):
+    """The wheel, built in ``out`` from a copy of the tracked files: in the work tree, build/ would be left behind."""
     source = out / 'source'
-    # A copy of the tracked files: building in the work tree would leave build/ behind.
     files = subprocess.run(
         ['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True, check=True, text=True
     ).stdout.split('\0')
@@ -29,13 +31,40 @@ def site(tmp_path_factory):
                 (source / name).symlink_to(os.readlink(ROOT / name))
             else:
                 (source / name).write_bytes((ROOT / name).read_bytes())
-    pip = [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check']
-    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', out, source], check=True)
+    subprocess.run([*PIP, 'wheel', '--no-deps', '--no-build-isolation', '-w', out, source], check=True)
     (wheel,) = out.glob('*.whl')
+    return wheel
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    return build_wheel(tmp_path_factory.mktemp('wheel'))
+
+
+@pytest.fixture(scope='module')
+def site(wheel):
+    """A folder with the wheel installed in it, and nothing else; and the names in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    subprocess.run([*pip, 'install', '--no-deps', '--target', out / 'site', wheel], check=True)
-    return out / 'site', names
+    site = wheel.parent / 'site'
+    subprocess.run([*PIP, 'install', '--no-deps', '--target', site, wheel], check=True)
+    return site, names
+
+
+def test_two_builds_are_equal(wheel, tmp_path):
+    assert build_wheel(tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_bill_of_materials(site):
+    folder, _ = site
+    (bill,) = folder.glob('mlpbackbones-*.dist-info/sboms/mlpbackbones.cdx.json')
+    bill = json.loads(bill.read_text())
+    assert bill['bomFormat'] == 'CycloneDX'
+    assert bill['metadata']['component']['version'] == mlp_backbones.__version__
+    (found,) = importlib.metadata.distributions(path=[str(folder)])
+    required = {r for r in found.requires if 'extra ==' not in r}
+    assert {c['properties'][0]['value'] for c in bill['components']} == required
+    assert {c['name'] for c in bill['components']} == {'torch', 'torchvision', 'numpy'}
 
 
 def test_contents(site):

@@ -167,3 +167,14 @@ class TestLoadFrom:
         with pytest.raises(CheckpointError, match='was refused.*nothing in it was run'):
             load(tmp_path / 'a.pth')
         assert not (tmp_path / 'canary').exists()
+
+    def test_what_cannot_be_resumed(self, tmp_path):
+        torch.save([torch.rand(1)], tmp_path / 'list.pth')
+        runner = make_runner(
+            tmp_path / 'w', lambda: None, hook='AdaptCheckpointHook', load_from=str(tmp_path / 'list.pth'), resume=True
+        )
+        runner.call_hook('before_run')
+        with pytest.raises(
+            CheckpointError, match=r'list\.pth cannot be resumed: it has no meta, message_hub, state_dict'
+        ):
+            runner.load_or_resume()

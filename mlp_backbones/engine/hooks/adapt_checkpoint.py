@@ -38,9 +38,8 @@ class AdaptCheckpointHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         source = runner._load_from or 'the checkpoint'
         if runner._resume:
-            missing = [
-                key for key in ('meta', 'message_hub', 'state_dict') if not isinstance(checkpoint.get(key), dict)
-            ]
+            parts: dict = checkpoint if isinstance(checkpoint, dict) else {}
+            missing = [key for key in ('meta', 'message_hub', 'state_dict') if not isinstance(parts.get(key), dict)]
             if missing:
                 raise CheckpointError(
                     f'{source} cannot be resumed: it has no {", ".join(missing)}. To start a new run from its weights, '
