@@ -1,8 +1,8 @@
 """Fold a trained classifier, detector or segmentor into its equal and faster deploy form.
 
-OUT.pth and, beside it, OUT.py, its config, are written once both forms were found to give the same outputs: for random
-input, and for --images if there are any. Detectors are compared up to the outputs of their heads, before boxes are
-decoded.
+OUT.pth (or OUT.safetensors) and, beside it, OUT.py, its config, are written once both forms were found to give the same
+outputs: for random input, and for --images if there are any. Detectors are compared up to the outputs of their heads,
+before boxes are decoded.
 """
 
 import argparse
@@ -23,13 +23,13 @@ def parse_args() -> argparse.Namespace:
         'checkpoint',
         help='trained weights, file or URL: a checkpoint of this package, timm, the authors, mmpretrain or PaddleViT',
     )
-    parser.add_argument('out', type=Path, help='checkpoint to write, ending in .pth')
+    parser.add_argument('out', type=Path, help='checkpoint to write, ending in .pth or .safetensors')
     parser.add_argument('--images', nargs='+', type=Path, default=[], help='pictures to compare both forms on too')
     parser.add_argument('--size', metavar='HxW', help='of the random input (default: 224x320)')
     parser.add_argument('--force', action='store_true', help='replace files that exist')
     args = parser.parse_args()
-    if args.out.suffix != '.pth':
-        raise UserError(f'the file to write must end in .pth, got {args.out}')
+    if args.out.suffix not in ('.pth', '.safetensors'):
+        raise UserError(f'the file to write must end in .pth or .safetensors, got {args.out}')
     args.config_out = args.out.with_suffix('.py')
     inputs = {Path(p).resolve() for p in (args.config, args.checkpoint)}
     for path in (args.out, args.config_out):

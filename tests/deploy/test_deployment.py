@@ -378,11 +378,14 @@ def written(tmp_path, task='classification', family=ConvMLP):
 
 class TestReparameterizeTool:
     @pytest.mark.slow
-    @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
-    def test_writes_checkpoint_and_config(self, run_script, tmp_path, shapes, task):
+    @pytest.mark.parametrize(
+        'task, name',
+        [('classification', 'folded.pth'), ('detection', 'folded.safetensors'), ('segmentation', 'folded.pth')],
+    )
+    def test_writes_checkpoint_and_config(self, run_script, tmp_path, shapes, task, name):
         config, checkpoint, model = written(tmp_path, task)
         image = next((shapes / 'coco/val2017').iterdir())
-        out = tmp_path / 'folded.pth'
+        out = tmp_path / name
         code, said = run_script('reparameterize.py', config, checkpoint, out, '--images', image, '--size', '64x96')
         assert code == 0, said
         assert 'random input of 64x96: largest difference' in said and f'{image}: largest difference' in said
@@ -390,7 +393,7 @@ class TestReparameterizeTool:
         assert built.backbone.deploy
         x = torch.randn(1, 3, 96, 64)
         assert relative_difference(outputs(built, x), outputs(model, x)) < 1e-5
-        assert sorted(p.name for p in tmp_path.iterdir()) == ['folded.pth', 'folded.py', 'small.pth', 'small.py']
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, 'folded.py', 'small.pth', 'small.py'])
 
     @pytest.mark.slow
     def test_refusals(self, run_script, tmp_path):
@@ -400,7 +403,7 @@ class TestReparameterizeTool:
         torch.save(reparameterize(model).state_dict(), folded)
         before = sorted(tmp_path.iterdir())
         for args, words in [
-            ((config, checkpoint, tmp_path / 'x.onnx'), 'must end in .pth'),
+            ((config, checkpoint, tmp_path / 'x.onnx'), 'must end in .pth or .safetensors'),
             ((config, checkpoint, tmp_path / 'no/x.pth'), 'does not exist: '),
             ((config, checkpoint, tmp_path / 'there.pth'), 'there.py already exists; --force replaces it'),
             ((config, checkpoint, tmp_path / 'small.pth', '--force'), 'small.pth is what is read'),
