@@ -6,16 +6,16 @@ import re
 from pathlib import Path
 
 from setuptools import setup
-from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.egg_info import egg_info
 
 os.environ.setdefault('SOURCE_DATE_EPOCH', '1577836800')  # the time of the files in the wheel; 1 January 2020
 
 
-class BdistWheel(bdist_wheel):
+class EggInfo(egg_info):
     """Adds ``sboms/mlpbackbones.cdx.json`` to the metadata: CycloneDX, the package and what it requires."""
 
-    def egg2dist(self, egginfo_path, distinfo_path):
-        super().egg2dist(egginfo_path, distinfo_path)
+    def run(self):
+        super().run()
         package = self.distribution
         name, version = package.get_name(), package.get_version()
         required = [str(requirement) for requirement in package.install_requires]
@@ -50,9 +50,9 @@ class BdistWheel(bdist_wheel):
             ],
             'dependencies': [{'ref': own, 'dependsOn': refs}],
         }
-        path = Path(distinfo_path) / 'sboms' / f'{name}.cdx.json'
-        path.parent.mkdir()
+        path = Path(self.egg_info) / 'sboms' / f'{name}.cdx.json'
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(bill, indent=2) + '\n')
 
 
-setup(cmdclass={'bdist_wheel': BdistWheel})
+setup(cmdclass={'egg_info': EggInfo})
