@@ -1,16 +1,20 @@
 """The wheel, as someone gets it who did not clone the repository."""
 
+import configparser
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
 from helpers import ROOT
+from packaging.requirements import Requirement
 
 import mlp_backbones
+from mlp_backbones.utils.environment import STACKS
 
 pytestmark = pytest.mark.slow
 
@@ -118,3 +122,22 @@ def test_a_config_inherits_from_the_package(tmp_path):
     (tmp_path / 'my_retinanet.py').write_text(example)
     cfg = Config.fromfile(tmp_path / 'my_retinanet.py')
     assert cfg.model.backbone.arch == 'medium' and cfg.train_dataloader.batch_size == 4
+
+
+@pytest.mark.parametrize('stack', STACKS)
+def test_locked_requirements(stack):
+    """The versions of setup.cfg and of the stack, each with its hashes."""
+    text = (ROOT / f'requirements/{stack}.txt').read_text()
+    assert not re.search(r'://|^-', text, re.MULTILINE)
+    blocks = re.findall(r'^([\w.-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)', text, re.MULTILINE)
+    locked = {name: version for name, version, _ in blocks}
+    assert len(locked) == len(blocks) == len(re.findall('^[a-z]', text, re.MULTILINE)) > 100
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg')
+    extra = config['options.extras_require']
+    lists = [extra[name].splitlines() for name in (stack, 'deploy', 'test', 'docs')]
+    wanted = [line for lines in lists for line in lines if line and not line.startswith(('#', '%'))]
+    for line in (*wanted, *STACKS[stack].torch, *STACKS[stack].build):
+        requirement = Requirement(line)
+        name = re.sub(r'[-_.]+', '-', requirement.name).lower()
+        assert requirement.specifier.contains(locked[name]), line

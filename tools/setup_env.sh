@@ -3,6 +3,7 @@
 #
 #   tools/setup_env.sh                     # the default stack, into .venv
 #   tools/setup_env.sh --stack openmmlab   # upstream OpenMMLab on torch 2.1, into .venv-openmmlab
+#   tools/setup_env.sh --locked            # the versions and hashes of requirements/ (Python 3.11, Linux)
 #   VENV=/somewhere tools/setup_env.sh
 #   PYTHON=python3.12 tools/setup_env.sh
 #
@@ -12,12 +13,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/_stack.sh
 LOG=$VENV/setup.log
 STAMP=$VENV/setup.stamp # the stack, then a fingerprint when everything is installed
-FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/utils/environment.py | cksum)"
+LOCK=
+case "${1:-}" in --locked) LOCK=requirements/$STACK.txt && shift ;; esac
+FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/utils/environment.py $LOCK | cksum)"
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-[ $# -eq 0 ] || die "unknown arguments: $* (there is --stack onedl or --stack openmmlab)"
+[ $# -eq 0 ] || die "unknown arguments: $* (there are --stack onedl or --stack openmmlab, and --locked after it)"
 found=$(cat "$STAMP" 2>/dev/null || true)
 [ "$found" = "$FINGERPRINT" ] && exit 0
 there=${found%% *}
@@ -41,6 +44,8 @@ fi
 versions=$([ "$STACK" = onedl ] && echo '3.10, 3.11 or 3.12' || echo '3.10 or 3.11')
 [ -n "${PYTHON:-}" ] || die "no Python $versions found; install one (Debian: apt install python3 python3-venv) or set PYTHON"
 fits "$PYTHON" || die "$PYTHON is not a Python $versions, which the stack $STACK needs"
+[ -z "$LOCK" ] || [ "$(ask "$PYTHON" 'sys.version_info[:2]')" = '(3, 11)' ] \
+  || die "$LOCK is for Python 3.11, and $PYTHON is not: set PYTHON, or leave --locked out"
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || die "$PYTHON has no venv module (Debian: apt install python3-venv)"
 command -v g++ >/dev/null || die 'no C++ compiler (g++), which mmcv needs (Debian: apt install g++)'
 "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
@@ -73,14 +78,25 @@ step() {
 PIP="$VENV/bin/python -m pip --disable-pip-version-check"
 : >"$LOG"
 printf '%s' "$STACK" >"$STAMP"
-read -ra torch <<<"$(ask "$PYTHON" '*stack.torch')"
-read -ra build <<<"$(ask "$PYTHON" '*stack.build')"
 say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 15 minutes the first time, details in $LOG"
-step 'Build tools' $PIP install "${build[@]}"
-step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"
 # No build isolation: without torch at build time, mmcv silently builds without operators.
-step 'OpenMMLab (compiles the operators of mmcv: 5 to 10 minutes on 2 cores, once; pip keeps the result)' \
-  env CFLAGS="${CFLAGS:--g0}" $PIP install --no-build-isolation -e ".[$STACK,test]"
+MMCV='compiles the operators of mmcv: 5 to 10 minutes on 2 cores, once; pip keeps the result'
+if [ -n "$LOCK" ]; then
+  # What builds the others, then all but mmcv, then mmcv; everything that is downloaded has its hash in the file.
+  awk '/^[a-z]/ { keep = /^(setuptools|wheel|ninja|psutil)==/ } keep' "$LOCK" >"$VENV/locked-build.txt"
+  awk '/^[a-z]/ { keep = !/^(onedl-)?mmcv==/ } keep' "$LOCK" >"$VENV/locked-most.txt"
+  install="$PIP install --require-hashes --no-deps --no-build-isolation"
+  step 'Build tools' $install -r "$VENV/locked-build.txt"
+  step "Everything but mmcv, as in $LOCK (up to 9 GB on disk, 2 to 10 minutes)" $install -r "$VENV/locked-most.txt"
+  step "mmcv ($MMCV)" env CFLAGS="${CFLAGS:--g0}" $install -r "$LOCK"
+  step 'This package' $PIP install --no-deps --no-build-isolation -e .
+else
+  read -ra torch <<<"$(ask "$PYTHON" '*stack.torch')"
+  read -ra build <<<"$(ask "$PYTHON" '*stack.build')"
+  step 'Build tools' $PIP install "${build[@]}"
+  step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"
+  step "OpenMMLab ($MMCV)" env CFLAGS="${CFLAGS:--g0}" $PIP install --no-build-isolation -e ".[$STACK,test]"
+fi
 "$VENV/bin/python" tools/check_env.py || die 'the environment is not usable, see above'
 printf '%s' "$FINGERPRINT" >"$STAMP"
 say "Ready. Use it with: source $VENV/bin/activate"
