@@ -4,6 +4,7 @@ Original code: https://github.com/DingXiaoH/RepMLP.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,10 +66,9 @@ class SharedDepthwiseConv(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.repeat(x.shape[1] // self.out_channels, 1, 1, 1)
-        if self.kernel_size == (1, 1):
-            return x * weight.view(1, -1, 1, 1)
-        return F.conv2d(x, weight, padding=self.padding, groups=x.shape[1])
+        repeats = x.shape[1] // self.out_channels
+        bias = None if self.bias is None else self.bias.repeat(repeats)
+        return F.conv2d(x, self.weight.repeat(repeats, 1, 1, 1), bias, padding=self.padding, groups=x.shape[1])
 
 
 class RepMLPBlock(nn.Module):
@@ -95,7 +95,7 @@ class RepMLPBlock(nn.Module):
         self.fc3 = TileLinear(share_sets, tile[0] * tile[1], bias=deploy)
         if not deploy:
             self.fc3_bn = build_norm(norm_cfg, share_sets)
-            depthwise = dict(layer=SharedDepthwiseConv, groups=share_sets)
+            depthwise: dict[str, Any] = dict(layer=SharedDepthwiseConv, groups=share_sets)
             self.repconv1 = ConvNorm(share_sets, share_sets, 1, norm_cfg, deploy, **depthwise)
             self.repconv3 = ConvNorm(share_sets, share_sets, 3, norm_cfg, deploy, **depthwise, padding=1)
 
