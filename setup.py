@@ -20,7 +20,7 @@ class EggInfo(egg_info):
         name, version = package.get_name(), package.get_version()
         required = [str(requirement) for requirement in package.install_requires]
         names = [re.match(r'[\w.-]+', requirement)[0] for requirement in required]
-        refs = [f'pkg:pypi/{name}' for name in names]
+        refs = [f'pkg:pypi/{other}' for other in names]
         own = f'pkg:pypi/{name}@{version}'
         bill = {
             'bomFormat': 'CycloneDX',
@@ -41,12 +41,12 @@ class EggInfo(egg_info):
                 {
                     'type': 'library',
                     'bom-ref': ref,
-                    'name': name,
+                    'name': other,
                     'purl': ref,
                     'scope': 'required',
                     'properties': [{'name': 'requirement', 'value': requirement}],
                 }
-                for name, ref, requirement in zip(names, refs, required)
+                for other, ref, requirement in zip(names, refs, required)
             ],
             'dependencies': [{'ref': own, 'dependsOn': refs}],
         }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mlp_backbones.utils.cli import check_writable, run_tool
 from mlp_backbones.utils.errors import UserError
+from mlp_backbones.utils.files import written_whole
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FAMILIES = {'convmlp': 'convmlp_s', 'repmlp': 'repmlp_t224', 'resmlp': 'resmlp_p8', 'gmlp': 'gmlp_p8'}
@@ -39,15 +40,12 @@ def config_of(task: str, family: str) -> Path:
     return CONFIGS / f'detection/{task}_{model}_{neck}_shapes.py'
 
 
-def result(work_dir: Path, task: str) -> dict[str, float] | None:
-    """The metrics of a finished run."""
-    rows = [json.loads(row) for log in work_dir.glob('*/vis_data/scalars.json') for row in log.read_text().splitlines()]
+def last_metrics(work_dir: Path, task: str) -> dict[str, float] | None:
+    """What the last evaluation in the logs of a run measured."""
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(row) for log in logs for row in log.read_text().splitlines()]
     measured = [row for row in rows if row.keys() >= TASKS[task].keys()]
     return {name: measured[-1][name] * factor for name, factor in TASKS[task].items()} if measured else None
-
-
-def weights_of(work_dir: Path) -> Path:
-    return Path((work_dir / 'last_checkpoint').read_text())
 
 
 def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
@@ -57,13 +55,14 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
     options = [f'randomness.seed={seed}', 'default_hooks.checkpoint.max_keep_ckpts=1', *args.cfg_options]
     if pretrained:
         train('classification', family, seed, args)
-        weights = weights_of(args.out / f'classification_{family}' / f'seed_{seed}')
+        weights = (args.out / f'classification_{family}' / f'seed_{seed}' / 'last_checkpoint').read_text()
         options += ['model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={weights}']
         if family != 'convmlp':  # the grid of the classifier; larger images are cut into windows
             options.append('model.backbone.img_size=64')
         if family in ('resmlp', 'gmlp'):
             options.append('model.backbone.cross_window=True')
-    if (found := result(work_dir, task)) is None:
+    finished = work_dir.with_suffix('.json')  # a run evaluates before its end too
+    if not finished.exists():
         command = [sys.executable, str(CONFIGS.parent / 'tools/train.py'), str(config_of(task, family))]
         command += ['--work-dir', str(work_dir), '--cfg-options', *options]
         resume = ['--resume'] if (work_dir / 'last_checkpoint').exists() else []
@@ -72,10 +71,12 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as file:
             done = subprocess.run([*command, *resume], stdout=file, stderr=subprocess.STDOUT)
-        found = result(work_dir, task)
-        if done.returncode or found is None:
+        metrics = last_metrics(work_dir, task)
+        if done.returncode or metrics is None:
             raise UserError(f'the run in {work_dir} failed, see {log}')
-    return found
+        with written_whole(finished) as partial:
+            partial.write_text(json.dumps(metrics))
+    return json.loads(finished.read_text())
 
 
 def table(results: dict[tuple[str, str], list[dict[str, float]]]) -> str:

@@ -5,7 +5,6 @@ DingXiaoH/RepMLP, DeiT is facebookresearch/deit, and PV is BR-IDL/PaddleViT (ima
 """
 
 import copy
-import importlib
 import math
 import random
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, build
+from helpers import CONFIGS, build, host_config
 from helpers.processes import tool
 from helpers.training import BACKBONE
 from mmengine.config import Config
@@ -255,15 +254,9 @@ def test_segmentation():
     assert transforms(pipeline, 'RandomResize')[0].ratio_range == (0.5, 2.0)
 
 
-def of_host(name: str) -> Config:
-    """A config of mmdet or mmseg, from its package."""
-    host, _, file = name.partition('::')
-    return Config.fromfile(Path(importlib.import_module(host).__file__).parent / '.mim/configs' / file)
-
-
 def test_mask_rcnn_3x_is_mmdetections_of_swin():
     cfg = Config.fromfile(CONFIGS / 'detection/maskrcnn_convmlp_s_fpn_ms_3x_coco.py')
-    theirs = of_host('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py')
+    theirs = host_config('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py')
     assert cfg.train_cfg.max_epochs == theirs.train_cfg.max_epochs == 36
     rates, expected = (learning_rates(c, epochs=36, length=100) for c in (cfg, theirs))
     assert rates == pytest.approx(expected)
@@ -276,7 +269,7 @@ def test_mask_rcnn_3x_is_mmdetections_of_swin():
 
 def test_upernet_160k_is_mmsegmentations_of_swin():
     cfg = Config.fromfile(CONFIGS / 'segmentation/upernet_convmlp_s_512x512_160k_ade20k.py')
-    theirs = of_host('mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py')
+    theirs = host_config('mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py')
     assert cfg.param_scheduler == theirs.param_scheduler
     assert {k: cfg.train_cfg[k] for k in ('max_iters', 'val_interval')} == {
         k: theirs.train_cfg[k] for k in ('max_iters', 'val_interval')

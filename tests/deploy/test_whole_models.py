@@ -1,6 +1,5 @@
 """Whole models in one file: what they decode is what OpenMMLab decodes, and the runtime needs neither it nor torch."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -12,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from helpers import CONFIGS, ROOT, build
+from helpers import CONFIGS, ROOT, build, host_config
 from helpers.families import TINY
 from helpers.pages import blocks
 from helpers.processes import tool
 from helpers.whole_models import WHOLE, detector, small
-from mmengine.config import Config
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, reparameterize
 from mlp_backbones.apis.inference import Predictor
@@ -35,8 +33,7 @@ ARCH = TINY[ConvMLP]['arch']
 
 def of_mmdet(name: str):
     """A config of mmdet's own with a small ConvMLP in it."""
-    folder = Path(importlib.import_module('mmdet').__file__).parent / '.mim/configs'
-    cfg = Config.fromfile(folder / name)
+    cfg = host_config(f'mmdet::{name}')
     cfg.default_scope = 'mmdet'
     cfg.model.backbone = dict(type='mlp_backbones.ConvMLP', arch=ARCH)
     cfg.model.neck.in_channels = [ARCH['channels'], *ARCH['dims']]

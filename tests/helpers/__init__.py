@@ -4,10 +4,17 @@ import importlib
 import warnings
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
+
+
+def host_config(name):
+    """A config of a framework, HOST::FILE, from its package (mmengine does not find mmseg's on the onedl stack)."""
+    host, _, file = name.partition('::')
+    return Config.fromfile(Path(importlib.import_module(host).__file__).parent / '.mim/configs' / file)
 
 
 def build(cfg):

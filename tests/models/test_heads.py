@@ -1,6 +1,7 @@
 """The heads of docs/heads.md with every family: each trains for an iteration and predicts."""
 
 import re
+from ast import literal_eval
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def row_of(head: str) -> tuple[tuple[int, ...], dict]:
         rf'^\| {re.escape(head)} \| ([\d, ]+) \| (.*)\|$', PAGE.read_text(), re.MULTILINE
     ).groups()
     options = dict(re.findall(r'`([\w.]+)=([^`]+)`', settings))
-    return tuple(map(int, strides.split(', '))), {f'model.{key}': eval(value) for key, value in options.items()}
+    return tuple(map(int, strides.split(', '))), {f'model.{key}': literal_eval(value) for key, value in options.items()}
 
 
 HEADS = {

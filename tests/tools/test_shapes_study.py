@@ -1,6 +1,7 @@
 """The study of docs/shapes.md in miniature: runs, their repetition, and the table."""
 
 import re
+import runpy
 
 import pytest
 from helpers import CONFIGS, ROOT
@@ -25,12 +26,14 @@ def test_a_classifier_s_weights_go_into_its_detector(shapes, tmp_path):
     assert re.fullmatch(r'[\d.]+ ± [\d.]+( \| [\d.]+ ± [\d.]+){2}', row)
     log = (tmp_path / 'study/maskrcnn_gmlp_pretrained/seed_0.log').read_text()
     assert 'study/classification_gmlp/seed_0/epoch_1.pth' in log and 'cross_window=True' in log
+    (tmp_path / 'study/maskrcnn_gmlp_pretrained/seed_1.json').unlink()  # interrupted after an evaluation
+    _, said = tool(*command, cwd=tmp_path)
+    assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs[3:] and f'| gmlp_p8 | {row} |' in said
     _, said = tool(*command, cwd=tmp_path)
     assert '...' not in said and f'| gmlp_p8 | {row} |' in said  # nothing is trained twice
 
 
 def test_every_config_of_the_study_is_there():
-    names = re.findall(r"'(\w+)': '(\w+)'", (ROOT / 'tools/shapes_study.py').read_text())
-    found = {p.stem for p in CONFIGS.glob('*/*_shapes.py')}
-    assert len(names) == 4 and len(found) == 16
-    assert all(sum(model in name for name in found) == 4 for _, model in names)
+    study = runpy.run_path(str(ROOT / 'tools/shapes_study.py'))
+    named = {study['config_of'](task, family) for task in study['TASKS'] for family in study['FAMILIES']}
+    assert named == set(CONFIGS.glob('*/*_shapes.py')) and len(named) == 16
