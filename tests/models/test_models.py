@@ -3,10 +3,11 @@
 import copy
 import math
 import pickle
+import sys
 
 import pytest
 import torch
-from helpers.families import FAMILIES, ISOTROPIC, TINY, VARIANTS, Classifier, named, randomise
+from helpers.families import FAMILIES, ISOTROPIC, TINY, VARIANTS, Classifier, named, randomise, tiny
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -137,6 +138,31 @@ def test_every_parameter_gets_a_gradient(trained):
 
 def test_activation_checkpointing(model, variant, trained):
     torch.testing.assert_close(step(twin(model, *variant, drop_path_rate=0, with_cp=True)), trained)
+
+
+@pytest.mark.parametrize('cls', [GMLP, RepMLP])
+def test_cheap_activations_are_recomputed(cls, monkeypatch):
+    """Less is kept for the backward pass, and nothing else changes: outputs, gradients and BatchNorm's statistics."""
+
+    module = sys.modules[cls.__module__]
+
+    def measured(call):
+        storages = {}
+
+        def keep(x):
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        monkeypatch.setattr(module, 'recompute_activations', lambda f, part, *kept: call(f, part, *map(keep, kept)))
+        model = tiny(cls)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            maps = model(image())
+        return step(model), maps, sum(storages.values())
+
+    *recomputed, kept = measured(module.recompute_activations)
+    *expected, all_kept = measured(lambda f, part, *inputs: f(*inputs))
+    torch.testing.assert_close(recomputed, expected, rtol=0, atol=0)
+    assert kept < 0.9 * all_kept
 
 
 def test_deepcopy(model):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...checkpoints import dialects
 from ...registry import register_model
-from ..layers.activation_checkpointing import Recomputed
+from ..layers.activation_checkpointing import Recomputed, recompute_activations
 from ..layers.folding import absorb, without_affine
 from ..layers.mlp import build_drop_path
 from ..layers.token_mixing import TokenMixing
@@ -28,7 +28,7 @@ ALIASES = {'ti': 'ti16', 's': 's16', 'b': 'b16', 'tiny': 'ti16', 'small': 's16',
 
 
 class SpatialGatingUnit(nn.Module):
-    """One half of the channels, gated by the other half mixed over the tokens: (B, L, 2C) -> (B, L, C).
+    """The gate of one half of the channels: the other half, mixed over the tokens: (B, L, C) -> (B, L, C).
 
     Args:
         channels (int): C.
@@ -46,8 +46,7 @@ class SpatialGatingUnit(nn.Module):
             nn.init.ones_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v = x.chunk(2, dim=-1)
-        return u * self.proj(self.norm(v))
+        return self.proj(self.norm(x))
 
 
 class GatedMlp(nn.Module):
@@ -64,7 +63,9 @@ class GatedMlp(nn.Module):
             nn.init.normal_(linear.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gate(self.act(self.fc1(x))))
+        u, v = self.act(self.fc1(x)).chunk(2, dim=-1)
+        gate = recompute_activations(self.gate, self.gate, v)
+        return recompute_activations(lambda u, gate: self.fc2(u * gate), self, u, gate)
 
 
 class GMLPBlock(Recomputed):

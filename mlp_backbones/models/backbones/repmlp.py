@@ -14,7 +14,7 @@ from ...checkpoints import CheckpointError, dialects
 from ...registry import register_model
 from ...utils.checks import short_repr
 from ...utils.errors import InvalidValue
-from ..layers.activation_checkpointing import Recomputed
+from ..layers.activation_checkpointing import Recomputed, recompute_activations
 from ..layers.conv_norm import ConvNorm, is_foldable
 from ..layers.folding import absorb, affine_of, batch_norm_affine, fold_after, fold_before
 from ..layers.mlp import build_drop_path
@@ -57,7 +57,11 @@ class FFNBlock(nn.Module):
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.ffn_fc2(self.act(self.ffn_fc1(x)))
+        y = recompute_activations(self._activated, self.ffn_fc1.bn, self.ffn_fc1.conv(x))
+        return self.ffn_fc2.bn(y)
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return self.ffn_fc2.conv(self.act(self.ffn_fc1.bn(x)))
 
 
 class RepMLPUnit(Recomputed):

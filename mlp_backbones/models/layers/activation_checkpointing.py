@@ -1,6 +1,7 @@
 """Activation checkpointing that leaves the statistics of BatchNorm alone."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,31 @@ def _statistics_untouched(module: nn.Module):
             norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
+def _checkpoint(function: Callable[..., Tensor], module: nn.Module, *inputs: Tensor, **kwargs: Any) -> Tensor:
+    """Call a function of ``module``, now and in the backward pass."""
+    # torch.compile does without the context.
+    if any(isinstance(m, _BatchNorm) and m.training for m in module.modules()):
+        kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(module))
+    return torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False, **kwargs)
+
+
+def recompute_activations(function: Callable[..., Tensor], module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Return ``function(*inputs)``; what it computes for its last product is computed again in the backward pass.
+
+    The product itself is not: the recomputation ends with what the last layer keeps, its input. So for cheap layers
+    before a linear layer or a convolution this saves memory at almost no cost. Compiled code decides by itself what to
+    keep.
+
+    Args:
+        function (Callable): Layers without random numbers.
+        module (nn.Module): What they are part of.
+        *inputs (Tensor): What is kept.
+    """
+    if not torch.is_grad_enabled() or torch._dynamo.is_compiling():
+        return function(*inputs)
+    return _checkpoint(function, module, *inputs, preserve_rng_state=False)
+
+
 class Recomputed(nn.Module):
     """A block whose activations, with ``with_cp``, are computed again in the backward pass instead of being kept.
 
@@ -37,11 +63,7 @@ class Recomputed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.with_cp or not torch.is_grad_enabled():
             return self._forward(x)
-        kwargs: dict[str, Any] = {}
-        # torch.compile does without the context.
-        if any(isinstance(m, _BatchNorm) and m.training for m in self.modules()):
-            kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(self))
-        return torch.utils.checkpoint.checkpoint(self._forward, x, use_reentrant=False, **kwargs)
+        return _checkpoint(self._forward, self, x)
 
     def _forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
