@@ -1,3 +1,10 @@
+# ruff: noqa: E402
+import os
+
+# Before anything asks for a GPU: most tests compare runs to the last bit, on a CPU. TEST_CUDA=1 is for tests/cuda.
+if not os.environ.get('TEST_CUDA'):
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 import contextlib
 import ctypes
 import gc

@@ -13,9 +13,10 @@ A candidate is
                                  untrained, as tools/export.py exports it
 
 and may end in @ and what is done with it, separated by commas: deploy (folded), channels_last, bf16 (weights and
-images), autocast (bf16 where torch chooses), compile; or onnxruntime or openvino (in that engine instead of torch, at
-this size only), with openvino also bf16, and with either int8 (calibrated on random images: for its speed). {size} in
-an argument stands for the size being measured:
+images), autocast (bf16 where torch chooses), tf32 (products of float32, on a GPU), compile, cuda_graphs (compile,
+replayed as CUDA graphs), max_autotune (that, with kernels chosen by measurement); or onnxruntime or openvino (in that
+engine instead of torch, at this size only), with openvino also bf16, and with either int8 (calibrated on random
+images: for its speed). {size} in an argument stands for the size being measured:
 
   python tools/benchmark.py GMLP:arch=s16 "GMLP:arch=s16,token_mixing=resize,img_size={size}" --sizes 448
 
@@ -63,10 +64,12 @@ from mlp_backbones.utils.files import written_whole
 
 OURS = [name for name in mlp_backbones.__all__ if name.endswith('MLP')]
 ENGINES = ('onnxruntime', 'openvino')
-MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'compile', *ENGINES, 'int8')
+COMPILED = {'compile': 'default', 'cuda_graphs': 'reduce-overhead', 'max_autotune': 'max-autotune'}  # torch's modes
+MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'tf32', *COMPILED, *ENGINES, 'int8')
 CLEAR_PEAK = Path('/proc/self/clear_refs')  # of Linux
 ORIGINAL = 'original/'  # what the results call the functions of a .py file
-PRODUCT = 2048  # side of the matrices whose product gives the machine's rate
+PRODUCT = dict(cpu=2048, cuda=8192)  # side of the matrices whose product gives the machine's rate
+REPEATS = dict(cpu=1, cuda=10)  # steps of one measurement: a GPU is waited for at its end
 
 
 class Candidate(NamedTuple):
@@ -115,17 +118,23 @@ class Candidate(NamedTuple):
             torch.bfloat16 if 'bf16' in self.modifiers else None,
             memory_format=torch.channels_last if 'channels_last' in self.modifiers else torch.preserve_format,
         ).train(train)
-        if 'compile' in self.modifiers:
-            model = torch.compile(model)
+        mode = next((COMPILED[name] for name in self.modifiers if name in COMPILED), None)
+        if mode:
+            model = torch.compile(model, mode=mode)
 
         x = images(model, batch, size, device)
         if 'bf16' in self.modifiers:
             x = x.bfloat16()
         if 'channels_last' in self.modifiers:
             x = x.contiguous(memory_format=torch.channels_last)
-        without_grad = torch.no_grad if 'compile' in self.modifiers else torch.inference_mode
+        without_grad = torch.no_grad if mode else torch.inference_mode
 
         def step() -> None:
+            if device == 'cuda':
+                for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+                    backend.allow_tf32 = 'tf32' in self.modifiers
+            if mode:
+                torch.compiler.cudagraph_mark_step_begin()
             with torch.autocast(device, torch.bfloat16, enabled='autocast' in self.modifiers):
                 if not train:
                     with without_grad():
@@ -281,13 +290,14 @@ def memory_of(text: str, size: tuple[int, int], batch: int, device: str, train: 
     return torch.cuda.max_memory_allocated() if device == 'cuda' else peak() - before
 
 
-def timings(runs: list[Callable[[], object]], rounds: int) -> list[float]:
-    """The median seconds of each run; all of them once in every round."""
+def timings(runs: list[Callable[[], object]], rounds: int, repeats: int) -> list[float]:
+    """The median seconds of each run; all of them ``repeats`` times in every round."""
 
     def once(run: Callable[[], object]) -> float:
         start = timer()  # waits for the GPU
-        run()
-        return timer() - start
+        for _ in range(repeats):
+            run()
+        return (timer() - start) / repeats
 
     for run in [*runs, *runs]:
         run()  # warm-up
@@ -296,7 +306,8 @@ def timings(runs: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def product(dtype: torch.dtype, device: str) -> Callable[[], torch.Tensor]:
-    a, b = (torch.rand(PRODUCT, PRODUCT, device=device).to(dtype) for _ in range(2))
+    side = PRODUCT[device]
+    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     return lambda: a @ b
 
 
@@ -305,8 +316,8 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
     runs = [candidate.prepared(size, batch, device, train) for candidate in candidates]
     dtypes = [torch.bfloat16 if {'bf16', 'autocast'} & set(c.modifiers) else torch.float32 for c in candidates]
     products = {dtype: product(dtype, device) for dtype in dtypes}
-    taken = timings([*runs, *products.values()], rounds)
-    rates = {dtype: 2 * PRODUCT**3 / seconds for dtype, seconds in zip(products, taken[len(runs) :])}
+    taken = timings([*runs, *products.values()], rounds, REPEATS[device])
+    rates = {dtype: 2 * PRODUCT[device] ** 3 / seconds for dtype, seconds in zip(products, taken[len(runs) :])}
     rows = []
     for candidate, dtype, seconds in zip(candidates, dtypes, taken):
         parameters, count = counts(candidate, size)
@@ -383,7 +394,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('candidates', nargs='*', metavar='CANDIDATE', help='what to compare')
     parser.add_argument('--sizes', nargs='+', default=['224'], metavar='HxW', help='224 or 800x1216')
-    parser.add_argument('--batch', type=int, default=1, help='images (default: 1)')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images (default: 1)')
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each candidate (default: 5)')
     parser.add_argument(
         '--step', choices=['inference', 'training', 'both'], default='both', help='what to measure (default: both)'
@@ -393,8 +404,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--originals', metavar='FILE.py', help="functions that make the authors' models, for --suite")
     parser.add_argument('--out', type=Path, help='JSON file to write the results to')
     args = parser.parse_args()
-    if args.rounds < 1 or args.batch < 1:
-        raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {args.batch}')
+    if args.rounds < 1 or min(args.batch) < 1:
+        raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {min(args.batch)}')
     if not args.candidates and not args.suite:
         parser.error('give candidates, or --suite')
     if args.suite and not args.suite.is_file():
@@ -410,7 +421,8 @@ def groups_of(args: argparse.Namespace) -> list[Group]:
         return suite(args.suite, args.originals)
     sizes = [parse_size(size) for size in args.sizes]
     steps = ['inference', 'training'] if args.step == 'both' else [args.step]
-    return [Group(args.candidates, size, args.batch, step == 'training') for size in sizes for step in steps]
+    settings = itertools.product(sizes, args.batch, steps)
+    return [Group(args.candidates, size, batch, step == 'training') for size, batch, step in settings]
 
 
 def main() -> None:

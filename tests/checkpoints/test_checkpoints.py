@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers import ROOT
 from helpers.families import TINY, tiny
-from helpers.goldens import FOLDER, difference, image, load
+from helpers.goldens import FOLDER, GOLDENS, difference, image, load
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,14 +24,6 @@ from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
 from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, sha256, state_dict_of
 from mlp_backbones.models.backbones.loading import fill_model
 
-GOLDENS = {
-    'convmlp_s': dict(type='ConvMLP', arch='s', out_indices=(3,)),
-    'timm_resmlp_12_224': dict(type='ResMLP', arch='12'),
-    'deit_resmlp_12': dict(type='ResMLP', arch='12'),
-    'timm_gmlp_ti16_224': dict(type='GMLP', arch='ti16'),
-    'repmlpnet_t224': dict(type='RepMLP', arch='t224', out_indices=(3,)),
-    'repmlpnet_t224_deploy': dict(type='RepMLP', arch='t224', out_indices=(3,), deploy=True),
-}
 PADDLE = FOLDER.parent / 'paddle'  # written by paddlepaddle 2.6.2 from small models of PaddleViT's code
 NAMES = {ConvMLP: 'convmlp', ResMLP: 'resmlp', GMLP: 'gmlp', RepMLP: 'repmlp'}
 

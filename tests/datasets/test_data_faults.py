@@ -549,7 +549,6 @@ def test_strict_data(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='gloo')
 def test_two_processes_share_the_limit(data, tmp_path):
     root = data / 'coco'
     bad = spoil(root)

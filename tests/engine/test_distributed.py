@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.engine.config import load_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(torch.cuda.is_available(), reason='gloo on a CPU')]
+pytestmark = pytest.mark.slow
 
 
 def free_port():

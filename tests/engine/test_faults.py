@@ -27,10 +27,7 @@ from mlp_backbones.engine.hooks.checkpoint import newest_checkpoint
 from mlp_backbones.utils.files import PARTIAL
 
 ROUNDS = int(os.environ.get('FAULT_ROUNDS', 1))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(torch.cuda.is_available(), reason='compares runs to the last bit, on a CPU'),
-]
+pytestmark = pytest.mark.slow
 
 RUNS = {'epoch': (BY_EPOCH, 'classification'), 'iteration': (BY_ITERATION, 'segmentation')}
 

@@ -29,7 +29,6 @@ ONE_OF_EACH = {
 }
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
 @pytest.mark.parametrize('scope', ['', 'mmengine.'])
 def test_without_a_gpu(capsys, scope):
     cfg = load_config(str(CONFIGS / 'classification/convmlp_s_imagenet.py'))
@@ -68,7 +67,6 @@ class TestBadInput:
         with pytest.raises(UserError, match=f'--launcher {launcher} .*{variable} is not set.*tools/dist_train.sh or'):
             ready(SHAPES, tmp_path, launcher=launcher)
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
     def test_launchers_without_a_gpu(self, shapes, tmp_path, monkeypatch):
         monkeypatch.setenv('SLURM_PROCID', '0')
         for launcher in ('mpi', 'slurm'):

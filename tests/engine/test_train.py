@@ -223,7 +223,6 @@ custom_hooks = [dict(type='MeanLoss')]
 """
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='compares processes on a CPU')
 def test_two_processes_equal_one(shapes, tmp_path):
     """The same global batches give the same losses; no augmentation, no dropping, BatchNorm in eval mode."""
     (tmp_path / 'mean_loss.py').write_text(HOOK)
@@ -245,7 +244,6 @@ def test_two_processes_equal_one(shapes, tmp_path):
     assert accuracies[0] == accuracies[1]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='gloo')
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
 def test_two_processes_train_and_test(config, shapes, tmp_path):
     name = ROOT / 'configs' / config

@@ -8,6 +8,14 @@ import numpy as np
 import torch
 
 FOLDER = Path(__file__).parents[1] / 'data' / 'goldens'
+GOLDENS = {
+    'convmlp_s': dict(type='ConvMLP', arch='s', out_indices=(3,)),
+    'timm_resmlp_12_224': dict(type='ResMLP', arch='12'),
+    'deit_resmlp_12': dict(type='ResMLP', arch='12'),
+    'timm_gmlp_ti16_224': dict(type='GMLP', arch='ti16'),
+    'repmlpnet_t224': dict(type='RepMLP', arch='t224', out_indices=(3,)),
+    'repmlpnet_t224_deploy': dict(type='RepMLP', arch='t224', out_indices=(3,), deploy=True),
+}
 
 
 def weight(name: str, shape: list[int]) -> torch.Tensor:

@@ -21,16 +21,17 @@ def test_ours_and_a_function(run_script, tmp_path):
     ours = 'ConvMLP:arch=s,out_indices=0'
     code, said = run_script(
         *('benchmark.py', f'{tmp_path}/peer.py:tiny', ours, f'{ours}@deploy,channels_last'),
-        *('--sizes', '64', '64x96', '--rounds', '1', '--step', 'inference', '--no-memory'),
+        *('--sizes', '64', '64x96', '--batch', '1', '2', '--rounds', '1', '--step', 'inference', '--no-memory'),
         *('--out', tmp_path / 'x.json'),
     )
     assert code == 0, said
     results = json.loads((tmp_path / 'x.json').read_text())['results']
-    assert [r['size'] for r in results] == ['64x64'] * 3 + ['64x96'] * 3
+    expected = [(size, batch) for size in ('64x64', '64x96') for batch in (1, 2) for _ in range(3)]
+    assert [(r['size'], r['batch']) for r in results] == expected
     assert [r['backbone'] for r in results[:2]] == ['original/tiny', ours]
     assert results[0]['macs'] == 16 * 16 * 4 * 3 * 16 and results[0]['parameters'] == 3 * 16 * 4 + 4
     assert results[0]['ratio'] == 1 and all(r['seconds'] > 0 and 0 < r['share'] for r in results)
-    assert said.count('| inference |') == 6
+    assert said.count('| inference |') == 12
 
 
 def test_the_page_has_the_tables_of_the_results():
@@ -104,7 +105,7 @@ def test_engines_and_whole_models(run_script, tmp_path):
 def test_bfloat16():
     tool = runpy.run_path(str(ROOT / 'tools/benchmark.py'))
     # A CPU without instructions for it takes minutes for the matrix product of the benchmark.
-    tool['measure'].__globals__['PRODUCT'] = 64
+    tool['PRODUCT']['cpu'] = 64
     ours = 'ConvMLP:arch=s,out_indices=0'
     candidates = [tool['parse'](f'{ours}@{modifiers}') for modifiers in ('bf16', 'deploy,autocast')]
     rows = tool['measure'](candidates, (64, 64), 1, 1, 'cpu', train=False, memory=False)
