@@ -31,7 +31,7 @@ def seed_everything(*key: int) -> None:
 
 
 @functools.cache
-def _leave_interrupts_to_the_run(pid: int) -> None:
+def leave_interrupts_to_the_run(pid: int) -> None:
     """Let a worker, of that process, pass over the signals that ask a run to stop, and end at its parent's SIGTERM.
 
     A signal goes to all processes of a terminal or a job; a worker that one ends would take the run along. mmengine's
@@ -54,7 +54,7 @@ def _end_at_terminate() -> None:
 def _seeded_items(dataset, places: list[tuple[int, tuple[int, ...]]]) -> list[Any]:
     """Return samples of a dataset by their indices, each augmented with a seed of its own."""
     if get_worker_info() is not None:
-        _leave_interrupts_to_the_run(os.getpid())
+        leave_interrupts_to_the_run(os.getpid())
     items = []
     for index, key in places:
         seed_everything(*key)

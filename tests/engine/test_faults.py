@@ -334,6 +334,21 @@ def test_interrupt_saves(case, number):
     case.check(work)
 
 
+def test_interrupt_with_evaluation_workers(by_epoch):
+    """They stay from the first evaluation on; one that the signal ended would end the run."""
+    config = by_epoch.folder / 'evaluating.py'
+    config.write_text(
+        f"_base_ = '{by_epoch.config}'\ntrain_cfg = dict(val_interval=1)\n"
+        'val_dataloader = dict(num_workers=2, persistent_workers=True)\n'
+    )
+    work = by_epoch.folder / 'evaluating'
+    run = by_epoch.start('evaluating', config=config)
+    run.wait_for(lambda: progress(work) >= 9)
+    run.kill(signal.SIGTERM)
+    assert run.wait() == 130 and list(work.glob('interrupted_iter_*.pth')), run.printed[-3000:]
+    gone(run.process.pid)
+
+
 def launch(*arguments, cwd, log, **environment):
     """Start tools/dist_train.sh in a session of its own."""
     return subprocess.Popen(

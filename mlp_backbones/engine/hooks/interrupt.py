@@ -1,12 +1,13 @@
 """Signals that save and stop a run."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,9 +15,15 @@ from mmengine.dist import all_reduce, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 
-from ...datasets.samplers import INTERRUPTS
+from ...datasets.samplers import INTERRUPTS, leave_interrupts_to_the_run
 from ...registry import HOOKS
 from .checkpoint import whole_files
+
+
+def _initialize_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
+    leave_interrupts_to_the_run(os.getpid())
+    if initialize is not None:
+        initialize(worker_id)
 
 
 @HOOKS.register_module()
@@ -38,6 +45,9 @@ class InterruptHook(Hook):
         loop = runner._train_loop
         if isinstance(loop, BaseLoop):  # else the settings of one that a run without training never builds
             loop.run = self._handlers()(loop.run)
+        if isinstance(runner._val_loop, BaseLoop):  # the workers of training do so by themselves
+            loader = runner._val_loop.dataloader
+            loader.worker_init_fn = functools.partial(_initialize_worker, loader.worker_init_fn)
 
     @contextlib.contextmanager
     def _handlers(self) -> Iterator[None]:
