@@ -245,6 +245,21 @@ def test_file_size_limit(by_epoch):
     assert not list((by_epoch.folder / 'limit').glob('*.pth')) + list((by_epoch.folder / 'limit').glob(f'.*{PARTIAL}*'))
 
 
+@pytest.mark.parametrize('settings', ['', ASYNCHRONOUS], ids=['', 'asynchronous'])
+def test_interrupt_without_space(by_epoch, settings):
+    """Neither the checkpoint of the interrupt nor, being written at that time, the one before it is lost in silence."""
+    name = f'no space {bool(settings)}'
+    config = by_epoch.folder / f'{name}.py'
+    loop = 'train_cfg = dict(val_interval=6)\n' + ('' if settings else 'default_hooks = dict(checkpoint=None)\n')
+    config.write_text(f"_base_ = '{by_epoch.config}'\n{settings}{loop}")
+    size = by_epoch.folder.joinpath('unbroken', 'epoch_6.pth').stat().st_size
+    run = by_epoch.start(name, config=config, limit=size // 2)
+    run.wait_for(lambda: progress(by_epoch.folder / name) >= 6)
+    run.kill(signal.SIGINT)
+    assert run.wait() == 1
+    assert re.search(r'error: cannot save .*: File too large; no checkpoint was saved before', run.printed)
+
+
 @pytest.mark.parametrize('harm', ['truncated', 'flipped', 'missing', 'pointer'])
 def test_damaged_checkpoint(by_epoch, harm):
     """Falls back to the newest one that is whole, and says so."""

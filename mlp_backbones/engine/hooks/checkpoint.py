@@ -138,6 +138,22 @@ def last_good(runner) -> str:
     return f'the last good checkpoint is {path}' if path else 'no checkpoint was saved before'
 
 
+def save_after_last(runner, folder: str, save: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Save a checkpoint when the last one is written.
+
+    Raises:
+        InvalidState: One of them cannot be written; the message names the last good one.
+    """
+    try:
+        WRITER.wait()  # before an older one is removed
+        save(*args, **kwargs)
+    except OSError as error:
+        raise InvalidState(
+            f'cannot save a checkpoint to {folder}: {error.strerror or error}; {last_good(runner)}. Go on from it with '
+            '--resume when there is space'
+        ) from error
+
+
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's, which writes checkpoints whole and keeps the last one until the next is there.
@@ -165,21 +181,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self.max_keep_ckpts == 1:
             self.max_keep_ckpts = 2
 
-    def _save(self, save, runner, *args) -> None:
-        try:
-            WRITER.wait()  # before an older one is removed
-            save(runner, *args)
-        except OSError as error:
-            raise InvalidState(
-                f'cannot save a checkpoint to {self.out_dir}: {error.strerror or error}; {last_good(runner)}. Go on '
-                'from it with --resume when there is space'
-            ) from error
-
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        self._save(super()._save_checkpoint_with_step, runner, step, meta)
+        save_after_last(runner, self.out_dir, super()._save_checkpoint_with_step, runner, step, meta)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        self._save(super()._save_best_checkpoint, runner, metrics)
+        save_after_last(runner, self.out_dir, super()._save_best_checkpoint, runner, metrics)
 
     def after_train(self, runner) -> None:
-        self._save(super().after_train, runner)
+        save_after_last(runner, self.out_dir, super().after_train, runner)

@@ -17,7 +17,7 @@ from mmengine.runner import BaseLoop
 
 from ...datasets.samplers import INTERRUPTS, leave_interrupts_to_the_run
 from ...registry import HOOKS
-from .checkpoint import whole_files
+from .checkpoint import save_after_last, whole_files
 
 
 def _initialize_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
@@ -80,9 +80,9 @@ class InterruptHook(Hook):
         if not stop or not runner.optim_wrapper.should_update():  # gathered gradients would be lost
             return
         began, done = time.monotonic(), runner.iter + 1
-        name = f'interrupted_iter_{done}.pth'
-        meta = dict(epoch=runner.epoch, iter=done)
-        runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False, backend_args=whole_files())
+        folder, name = runner.work_dir, f'interrupted_iter_{done}.pth'
+        settings = dict(meta=dict(epoch=runner.epoch, iter=done), by_epoch=False, backend_args=whole_files())
+        save_after_last(runner, folder, runner.save_checkpoint, folder, name, **settings)
         if is_main_process():
             path = os.path.join(runner.work_dir, name)
             Path(runner.work_dir, 'last_checkpoint').write_text(path)
