@@ -57,7 +57,9 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
         train('classification', family, seed, args)
         weights = (args.out / f'classification_{family}' / f'seed_{seed}' / 'last_checkpoint').read_text()
         options += ['model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={weights}']
-        if family != 'convmlp':  # the grid of the classifier; larger images are cut into windows
+        if family == 'convmlp':  # whose configs have None there
+            options.append('model.backbone.init_cfg._delete_=True')
+        else:  # the grid of the classifier; larger images are cut into windows
             options.append('model.backbone.img_size=64')
         if family in ('resmlp', 'gmlp'):
             options.append('model.backbone.cross_window=True')

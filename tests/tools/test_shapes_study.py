@@ -13,24 +13,26 @@ SHORT += ['default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=3'
 
 
 @pytest.mark.slow
-def test_a_classifier_s_weights_go_into_its_detector(shapes, tmp_path):
+@pytest.mark.parametrize('family, model', [('gmlp', 'gmlp_p8'), ('convmlp', 'convmlp_s')])
+def test_a_classifier_s_weights_go_into_its_detector(family, model, shapes, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/shapes').symlink_to(shapes)
     command = ['shapes_study.py', '--out', 'study', '--tasks', 'classification', 'maskrcnn', '--seeds', '0', '1']
-    command += ['--families', 'gmlp', '--pretrained', '--cfg-options', *SHORT]
+    command += ['--families', family, '--pretrained', '--cfg-options', *SHORT]
     _, said = tool(*command, cwd=tmp_path)
-    runs = ['classification_gmlp/seed_0', 'maskrcnn_gmlp_pretrained/seed_0']
+    runs = [f'classification_{family}/seed_0', f'maskrcnn_{family}_pretrained/seed_0']
     runs += [run.replace('seed_0', 'seed_1') for run in runs]
     assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs
-    (row,) = re.findall(r'^\| gmlp_p8 \| (.*) \|$', said.split('\n\n')[-1], re.MULTILINE)[-1:]
+    (row,) = re.findall(rf'^\| {model} \| (.*) \|$', said.split('\n\n')[-1], re.MULTILINE)[-1:]
     assert re.fullmatch(r'[\d.]+ ± [\d.]+( \| [\d.]+ ± [\d.]+){2}', row)
-    log = (tmp_path / 'study/maskrcnn_gmlp_pretrained/seed_0.log').read_text()
-    assert 'study/classification_gmlp/seed_0/epoch_1.pth' in log and 'cross_window=True' in log
-    (tmp_path / 'study/maskrcnn_gmlp_pretrained/seed_1.json').unlink()  # interrupted after an evaluation
+    log = (tmp_path / f'study/maskrcnn_{family}_pretrained/seed_0.log').read_text()
+    assert f'study/classification_{family}/seed_0/epoch_1.pth' in log
+    assert ('cross_window=True' in log) is (family == 'gmlp')
+    (tmp_path / f'study/maskrcnn_{family}_pretrained/seed_1.json').unlink()  # interrupted after an evaluation
     _, said = tool(*command, cwd=tmp_path)
-    assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs[3:] and f'| gmlp_p8 | {row} |' in said
+    assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs[3:] and f'| {model} | {row} |' in said
     _, said = tool(*command, cwd=tmp_path)
-    assert '...' not in said and f'| gmlp_p8 | {row} |' in said  # nothing is trained twice
+    assert '...' not in said and f'| {model} | {row} |' in said  # nothing is trained twice
 
 
 def test_every_config_of_the_study_is_there():
