@@ -127,16 +127,20 @@ default_hooks = dict(logger=dict(interval=1))
 )
 def test_fsdp_trains_resumes_and_saves_plain_checkpoints(shapes, tmp_path):
     (tmp_path / 'fsdp.py').write_text(FSDP.format(configs=ROOT / 'configs', data=shapes / 'imagenet'))
-    command = [ROOT / 'tools/dist_train.sh', 'fsdp.py', 2, '--work-dir', 'w', '--resume', '--cfg-options']
-    environment = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1')
-    for epochs in (1, 2):
-        done = run(*command, f'train_cfg.max_epochs={epochs}', cwd=tmp_path, **environment)
-    assert 'resumed epoch: 1, iter: 2' in done.stdout + done.stderr
-    training, evaluation = history(tmp_path / 'w')
-    assert [r['step'] for r in training] == [3, 4] and METRIC[CLASSIFICATION] in evaluation[-1]
+    steps = []
+    for epochs, processes in ((1, 2), (2, 2), (3, 1), (4, 2)):  # whole checkpoints go on in any number of processes
+        command = [ROOT / 'tools/dist_train.sh', 'fsdp.py', processes, '--work-dir', 'w', '--resume', '--cfg-options']
+        done = run(
+            *(*command, f'train_cfg.max_epochs={epochs}'), cwd=tmp_path, PYTHON=sys.executable, OMP_NUM_THREADS='1'
+        )
+        training, evaluation = history(tmp_path / 'w')
+        steps.append([record['step'] for record in training])
+        assert epochs == 1 or f'resumed epoch: {epochs - 1}, iter: {steps[-2][-1]}' in done.stdout + done.stderr
+        assert METRIC[CLASSIFICATION] in evaluation[-1]
+    assert steps == [[1, 2], [3, 4], [5, 6, 7], [8, 9]]
     cfg = load_config(str(tmp_path / 'fsdp.py'))
-    model = build_model(cfg, weights=str(tmp_path / 'w/epoch_2.pth'))
-    saved = torch.load(tmp_path / 'w/epoch_2.pth', weights_only=False)['state_dict']
+    model = build_model(cfg, weights=str(tmp_path / 'w/epoch_4.pth'))
+    saved = torch.load(tmp_path / 'w/epoch_4.pth', weights_only=False)['state_dict']
     assert all(torch.equal(v, saved[k]) for k, v in model.state_dict().items())
 
 

@@ -211,3 +211,14 @@ class TestCompiled:
     def test_export(self, cls, arch):
         model = randomise(build(cls, arch)).eval()
         assert_equal_outputs(torch.export.export(model, (image(),)).module(), model)
+
+
+@pytest.mark.skipif(not hasattr(torch, 'accelerator'), reason='needs torch 2.6')
+@pytest.mark.parametrize('cls', FAMILIES)
+def test_compiled_training_step(cls):
+    """Without a graph break, though compiled code decides by itself what it keeps for the backward pass."""
+    torch.compiler.reset()
+    model = tiny(cls)
+    expected, _, _ = step(copy.deepcopy(model))
+    maps, _, _ = step(torch.compile(model, fullgraph=True, backend='eager'))
+    torch.testing.assert_close(maps, expected)
