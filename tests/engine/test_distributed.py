@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import ROOT
 from helpers.processes import Run
-from helpers.training import BACKBONE, BY_EPOCH, CLASSIFICATION, METRIC, history, options, run
+from helpers.training import BACKBONE, BY_EPOCH, CLASSIFICATION, FSDP, METRIC, history, options, run
 from mmengine.config import Config
 
 from mlp_backbones.apis.zoo import build_model
@@ -90,34 +90,13 @@ def test_slurm(shapes, tmp_path):
     assert METRIC[CLASSIFICATION] in evaluation[-1]
 
 
-FSDP = """
-_base_ = '{configs}/classification/resmlp_big_24_imagenet_fsdp.py'
-arch = dict(patch_size=8, dim=64, depth=2, mlp_ratio=4, layer_scale=0.1)
-model = dict(
-    backbone=dict(_delete_=True, type='mlp_backbones.ResMLP', arch=arch, img_size=64, final_norm=True),
-    head=dict(num_classes=3, in_channels=64),
-    train_cfg=None,
-)
-# What a CPU needs: full states are not moved to a CPU that they are on.
+ON_A_CPU = """
+# Full states are not moved to a CPU that they are on.
 state = dict(state_dict_type='FULL_STATE_DICT')
 state['state_dict_config'] = dict(type='FullStateDictConfig', offload_to_cpu=False)
 state['optim_state_dict_config'] = dict(type='FullOptimStateDictConfig', offload_to_cpu=False)
-strategy = dict(
-    state_dict_cfg=dict(_delete_=True, **state),
-    model_wrapper=dict(device_id='cpu', auto_wrap_policy=dict(min_num_params=30000)),
-)
-data_root = '{data}'
-data_preprocessor = dict(num_classes=3)
-dataset = dict(_delete_=True, type='CustomDataset', data_root=data_root)
-dataset['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-train_dataloader = dict(dataset=dict(data_prefix='train', **dataset), batch_sampler=dict(drop_last=False), **loader)
-val_dataloader = dict(dataset=dict(data_prefix='val', **dataset), **loader)
-test_dataloader = val_dataloader
-val_evaluator = dict(topk=(1,))
-test_evaluator = val_evaluator
-param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1.0)
-default_hooks = dict(logger=dict(interval=1))
+strategy['state_dict_cfg'] = dict(_delete_=True, **state)
+strategy['model_wrapper']['device_id'] = 'cpu'
 """
 
 
@@ -126,7 +105,7 @@ default_hooks = dict(logger=dict(interval=1))
     reason='FSDP of this torch wants GPUs',
 )
 def test_fsdp_trains_resumes_and_saves_plain_checkpoints(shapes, tmp_path):
-    (tmp_path / 'fsdp.py').write_text(FSDP.format(configs=ROOT / 'configs', data=shapes / 'imagenet'))
+    (tmp_path / 'fsdp.py').write_text(FSDP.format(configs=ROOT / 'configs', data=shapes / 'imagenet') + ON_A_CPU)
     steps = []
     for epochs, processes in ((1, 2), (2, 2), (3, 1), (4, 2)):  # whole checkpoints go on in any number of processes
         command = [ROOT / 'tools/dist_train.sh', 'fsdp.py', processes, '--work-dir', 'w', '--resume', '--cfg-options']

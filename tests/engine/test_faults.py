@@ -250,8 +250,8 @@ def test_interrupt_without_space(by_epoch, settings):
     """Neither the checkpoint of the interrupt nor, being written at that time, the one before it is lost in silence."""
     name = f'no space {bool(settings)}'
     config = by_epoch.folder / f'{name}.py'
-    loop = 'train_cfg = dict(val_interval=6)\n' + ('' if settings else 'default_hooks = dict(checkpoint=None)\n')
-    config.write_text(f"_base_ = '{by_epoch.config}'\n{settings}{loop}")
+    hooks = settings or 'default_hooks = dict(checkpoint=None)\n'
+    config.write_text(f"_base_ = '{by_epoch.config}'\n{hooks}")
     size = by_epoch.folder.joinpath('unbroken', 'epoch_6.pth').stat().st_size
     run = by_epoch.start(name, config=config, limit=size // 2)
     run.wait_for(lambda: progress(by_epoch.folder / name) >= 6)

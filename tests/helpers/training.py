@@ -43,6 +43,29 @@ train_cfg = dict(max_iters=36, val_interval=36)
 default_hooks = dict(checkpoint=dict(interval=6, max_keep_ckpts=1), logger=dict(interval=1))
 randomness = dict(seed=3)
 """
+# A small model, sharded; three iterations an epoch of one process.
+FSDP = """
+_base_ = '{configs}/classification/resmlp_big_24_imagenet_fsdp.py'
+arch = dict(patch_size=8, dim=64, depth=2, mlp_ratio=4, layer_scale=0.1)
+model = dict(
+    backbone=dict(_delete_=True, type='mlp_backbones.ResMLP', arch=arch, img_size=64, final_norm=True),
+    head=dict(num_classes=3, in_channels=64),
+    train_cfg=None,
+)
+strategy = dict(model_wrapper=dict(auto_wrap_policy=dict(min_num_params=30000)))
+data_root = '{data}'
+data_preprocessor = dict(num_classes=3)
+dataset = dict(_delete_=True, type='CustomDataset', data_root=data_root)
+dataset['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=dict(data_prefix='train', **dataset), batch_sampler=dict(drop_last=False), **loader)
+val_dataloader = dict(dataset=dict(data_prefix='val', **dataset), **loader)
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1,))
+test_evaluator = val_evaluator
+param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1.0)
+default_hooks = dict(logger=dict(interval=1))
+"""
 
 
 def options(config, shapes, batch=2):
