@@ -16,7 +16,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mlp_backbones.datasets.samplers import INTERRUPTS
-from mlp_backbones.engine.hooks.checkpoint import CheckpointHook, WholeFileBackend, newest_checkpoint, whole_files
+from mlp_backbones.engine.hooks.checkpoint import (
+    CheckpointHook,
+    WholeFileBackend,
+    newest_checkpoint,
+    save_after_last,
+    whole_files,
+)
 from mlp_backbones.utils.errors import CheckpointError, InvalidState
 
 
@@ -118,10 +124,9 @@ def test_where_a_file_cannot_take_the_place_of_another(tmp_path, monkeypatch):
     (tmp_path / 'x.pth').write_bytes(b'old')
     monkeypatch.setattr(os, 'replace', replace)
     runner = argparse.Namespace(work_dir=str(tmp_path))
-    hook = CheckpointHook(out_dir=str(tmp_path))
     put = get_file_backend('x.pth', backend_args=whole_files()).put
     with pytest.raises(InvalidState, match=r'cannot save a checkpoint to .*: File exists; no checkpoint was saved'):
-        hook._save(lambda runner: put(b'new', tmp_path / 'x.pth'), runner)
+        save_after_last(runner, str(tmp_path), put, b'new', tmp_path / 'x.pth')
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [('x.pth', b'old')]
 
 
