@@ -28,11 +28,15 @@ EXPORT = 'pip install onnx onnxscript onnxruntime'
 # thing that was tried raises.
 
 
+def tried(version: str, known: tuple[str, ...]) -> str:
+    """A version, and where the tests were not run with it, those with which they were."""
+    if '.'.join(version.split('.')[:2]) in known:
+        return version
+    return f'{version} (not tried with {stacks()[0]}: {", ".join(known)})'
+
+
 def check_python() -> str:
-    version = '.'.join(map(str, sys.version_info[:3]))
-    stack = stacks()[0]
-    known = STACKS[stack].pythons
-    return version + ('' if version.rsplit('.', 1)[0] in known else f' (not tried with {stack}: {", ".join(known)})')
+    return tried('.'.join(map(str, sys.version_info[:3])), STACKS[stacks()[0]].pythons)
 
 
 def check_stack() -> str:
@@ -59,7 +63,7 @@ def check_torch() -> str:
             f'torch {torch.__version__} does not work with numpy {numpy.__version__} ({error}). Fix it with:\n'
             f'  {pip("numpy<2", "opencv-python<4.12")}'
         ) from error
-    return f'{torch.__version__}, numpy {numpy.__version__}'
+    return f'{tried(torch.__version__, STACKS[stacks()[0]].torches)}, numpy {numpy.__version__}'
 
 
 def check_torchvision() -> str:

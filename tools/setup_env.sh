@@ -5,7 +5,7 @@
 #   tools/setup_env.sh --stack openmmlab   # upstream OpenMMLab on torch 2.1, into .venv-openmmlab
 #   tools/setup_env.sh --locked            # the versions and hashes of requirements/ (Python 3.11, Linux)
 #   VENV=/somewhere tools/setup_env.sh
-#   PYTHON=python3.12 tools/setup_env.sh
+#   PYTHON=python3.12 TORCH=2.12 tools/setup_env.sh   # another Python, another torch with the torchvision of that time
 #
 # Does nothing if the environment is up to date with setup.cfg, this file and mlp_backbones/utils/environment.py.
 set -euo pipefail
@@ -15,11 +15,13 @@ LOG=$VENV/setup.log
 STAMP=$VENV/setup.stamp # the stack, then a fingerprint when everything is installed
 LOCK=
 case "${1:-}" in --locked) LOCK=requirements/$STACK.txt && shift ;; esac
-FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/utils/environment.py $LOCK | cksum)"
+FINGERPRINT="$STACK $(cat setup.cfg tools/setup_env.sh mlp_backbones/utils/environment.py $LOCK | cksum)${TORCH:+ torch $TORCH}"
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+[[ ${TORCH:=} =~ ^(2\.[0-9]+)?$ ]] || die "TORCH must be a version such as 2.12, got '$TORCH'"
+[ -z "$TORCH" ] || [ -z "$LOCK" ] || die "TORCH=$TORCH cannot be with --locked, which has its own"
 [ $# -eq 0 ] || die "unknown arguments: $* (there are --stack onedl or --stack openmmlab, and --locked after it)"
 found=$(cat "$STAMP" 2>/dev/null || true)
 [ "$found" = "$FINGERPRINT" ] && exit 0
@@ -92,6 +94,7 @@ if [ -n "$LOCK" ]; then
   step 'This package' $PIP install --no-deps --no-build-isolation -e .
 else
   read -ra torch <<<"$(ask "$PYTHON" '*stack.torch')"
+  [ -z "$TORCH" ] || torch=("torch==$TORCH.*" "torchvision==0.$((${TORCH#2.} + 15)).*")
   read -ra build <<<"$(ask "$PYTHON" '*stack.build')"
   step 'Build tools' $PIP install "${build[@]}"
   step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from mlp_backbones.utils.cli import check_writable, run_tool
 from mlp_backbones.utils.errors import UserError
-from mlp_backbones.utils.files import written_whole
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FAMILIES = {'convmlp': 'convmlp_s', 'repmlp': 'repmlp_t224', 'resmlp': 'resmlp_p8', 'gmlp': 'gmlp_p8'}
@@ -28,6 +27,7 @@ TASKS = {  # metrics, and by what they are multiplied
     'maskrcnn': {'coco/bbox_mAP': 100, 'coco/segm_mAP': 100},
     'semantic_fpn': {'mIoU': 1},
 }
+LOSS = 'training loss at the end'
 
 
 def config_of(task: str, family: str) -> Path:
@@ -40,12 +40,16 @@ def config_of(task: str, family: str) -> Path:
     return CONFIGS / f'detection/{task}_{model}_{neck}_shapes.py'
 
 
-def last_metrics(work_dir: Path, task: str) -> dict[str, float] | None:
-    """What the last evaluation in the logs of a run measured."""
+def metrics_of(work_dir: Path, task: str) -> dict[str, float] | None:
+    """What the last evaluation in the logs of a run measured, and the mean loss of the last five rows of training."""
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     rows = [json.loads(row) for log in logs for row in log.read_text().splitlines()]
     measured = [row for row in rows if row.keys() >= TASKS[task].keys()]
-    return {name: measured[-1][name] * factor for name, factor in TASKS[task].items()} if measured else None
+    losses = [row['loss'] for row in rows if 'loss' in row][-5:]
+    if not measured or not losses:
+        return None
+    metrics = {name: measured[-1][name] * factor for name, factor in TASKS[task].items()}
+    return {**metrics, LOSS: statistics.mean(losses)}
 
 
 def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
@@ -63,7 +67,7 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
             options.append('model.backbone.img_size=64')
         if family in ('resmlp', 'gmlp'):
             options.append('model.backbone.cross_window=True')
-    finished = work_dir.with_suffix('.json')  # a run evaluates before its end too
+    finished = work_dir.with_suffix('.finished')  # a run evaluates before its end too
     if not finished.exists():
         command = [sys.executable, str(CONFIGS.parent / 'tools/train.py'), str(config_of(task, family))]
         command += ['--work-dir', str(work_dir), '--cfg-options', *options]
@@ -73,17 +77,19 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as file:
             done = subprocess.run([*command, *resume], stdout=file, stderr=subprocess.STDOUT)
-        metrics = last_metrics(work_dir, task)
-        if done.returncode or metrics is None:
+        if done.returncode or metrics_of(work_dir, task) is None:
             raise UserError(f'the run in {work_dir} failed, see {log}')
-        with written_whole(finished) as partial:
-            partial.write_text(json.dumps(metrics))
-    return json.loads(finished.read_text())
+        finished.touch()
+    metrics = metrics_of(work_dir, task)
+    if metrics is None:
+        raise UserError(f'the logs of the finished run in {work_dir} are gone: remove {finished}')
+    return metrics
 
 
 def table(results: dict[tuple[str, str], list[dict[str, float]]]) -> str:
     """Mean and standard deviation over the seeds, and the percentage of ConvMLP-S where that was trained too."""
-    columns = [(task, metric) for task in TASKS for metric in TASKS[task] if any(task == t for t, _ in results)]
+    trained = [task for task in TASKS if any(task == t for t, _ in results)]
+    columns = [(task, metric) for task in trained for metric in (*TASKS[task], LOSS)]
     lines = [
         '| | ' + ' | '.join(f'{task}, {metric}' for task, metric in columns) + ' |',
         '|---' * (len(columns) + 1) + '|',
@@ -95,11 +101,10 @@ def table(results: dict[tuple[str, str], list[dict[str, float]]]) -> str:
             if not values:
                 cells.append('')
                 continue
-            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-            share = (
-                f' ({statistics.mean(values) / statistics.mean(first):.0%})' if first and family != 'convmlp' else ''
-            )
-            cells.append(f'{statistics.mean(values):.1f}{spread}{share}')
+            digits, compared = (2, False) if metric == LOSS else (1, first and family != 'convmlp')
+            spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
+            share = f' ({statistics.mean(values) / statistics.mean(first):.0%})' if compared else ''
+            cells.append(f'{statistics.mean(values):.{digits}f}{spread}{share}')
         if any(cells):
             lines.append(f'| {FAMILIES[family]} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

@@ -25,19 +25,22 @@ HOSTS = {
 class Stack(NamedTuple):
     """What goes together with the frameworks of one set; setup.cfg's extra of the same name pins these themselves."""
 
-    pythons: tuple[str, ...]
+    pythons: tuple[str, ...]  # with which the tests passed, see README.md
+    torches: tuple[str, ...]  # likewise
     torch: tuple[str, ...]  # installed before mmcv is compiled
     build: tuple[str, ...]  # compiles it
 
 
 STACKS = {
     'onedl': Stack(
-        pythons=('3.10', '3.11', '3.12'),
+        pythons=('3.10', '3.11', '3.12', '3.13'),
+        torches=('2.8', '2.10', '2.12', '2.14'),
         torch=('torch==2.10.0', 'torchvision==0.25.0'),
         build=('setuptools>=77,<81', 'wheel', 'ninja', 'psutil'),
     ),
     'openmmlab': Stack(
         pythons=('3.10', '3.11'),
+        torches=('2.1',),
         torch=('torch==2.1.2', 'torchvision==0.16.2', 'numpy<2'),
         build=('setuptools>=64,<70', 'wheel', 'ninja', 'psutil'),
     ),

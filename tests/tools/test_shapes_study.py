@@ -24,11 +24,11 @@ def test_a_classifier_s_weights_go_into_its_detector(family, model, shapes, tmp_
     runs += [run.replace('seed_0', 'seed_1') for run in runs]
     assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs
     (row,) = re.findall(rf'^\| {model} \| (.*) \|$', said.split('\n\n')[-1], re.MULTILINE)[-1:]
-    assert re.fullmatch(r'[\d.]+ ± [\d.]+( \| [\d.]+ ± [\d.]+){2}', row)
+    assert re.fullmatch(r'[\d.]+ ± [\d.]+( \| [\d.]+ ± [\d.]+){4}', row)
     log = (tmp_path / f'study/maskrcnn_{family}_pretrained/seed_0.log').read_text()
     assert f'study/classification_{family}/seed_0/epoch_1.pth' in log
     assert ('cross_window=True' in log) is (family == 'gmlp')
-    (tmp_path / f'study/maskrcnn_{family}_pretrained/seed_1.json').unlink()  # interrupted after an evaluation
+    (tmp_path / f'study/maskrcnn_{family}_pretrained/seed_1.finished').unlink()  # interrupted after an evaluation
     _, said = tool(*command, cwd=tmp_path)
     assert re.findall(r'^study/(\S+) \.\.\.$', said, re.MULTILINE) == runs[3:] and f'| {model} | {row} |' in said
     _, said = tool(*command, cwd=tmp_path)

@@ -176,6 +176,13 @@ class TestChecks:
         passed, said = check_env.examine('Python')
         assert passed and said.startswith('3.14.0 (not tried with ')
 
+    @pytest.mark.parametrize('version, words', [('2.10.1+cu128', ''), ('2.9.1', ' (not tried with onedl: 2.8, 2.10, ')])
+    def test_torches(self, monkeypatch, check_env, version, words):
+        monkeypatch.setattr(environment.metadata, 'version', only('onedl-mmcv'))
+        monkeypatch.setattr(torch, '__version__', version)
+        passed, said = check_env.examine('torch')
+        assert passed and said.startswith(version + (words or ', numpy '))
+
     def test_torch_that_does_not_know_this_numpy(self, monkeypatch, problem):
         def from_numpy(array):
             raise RuntimeError('Numpy is not available')
@@ -320,6 +327,14 @@ class TestSetUp:
         done = self.call(tmp_path / 'none', 'setup_env.sh', '--stack', 'openmmlab', PYTHON=str(new))
         assert f'{new} is not a Python 3.10 or 3.11, which the stack openmmlab needs' in done.stderr
         assert not (tmp_path / 'none').exists()
+
+    def test_another_torch(self, tmp_path):
+        for wanted, args, words in (
+            ('newest', [], "TORCH must be a version such as 2.12, got 'newest'"),
+            ('2.12', ['--locked'], 'TORCH=2.12 cannot be with --locked, which has its own'),
+        ):
+            done = self.call(tmp_path / 'none', 'setup_env.sh', *args, TORCH=wanted)
+            assert done.returncode == 1 and words in done.stderr and not (tmp_path / 'none').exists()
 
 
 def test_public_names():
