@@ -69,4 +69,7 @@ for model in "${models[@]}"; do
 done
 measure training 40 "${training[@]}" --batch 128 --step training
 measure detection 40 "${models[@]/%/@autocast}" --sizes 800x1216 --batch 1 2
+detector=configs/detection/retinanet_convmlp_s_fpn_1x_coco.py # from the image to boxes
+! has mmdet || measure detectors 25 "$detector" "$detector@deploy,channels_last" "$detector@deploy,autocast" --sizes 800x1216 \
+  --step inference --no-memory
 echo "Written: $OUT/report.md"

@@ -98,7 +98,9 @@ else
   read -ra build <<<"$(ask "$PYTHON" '*stack.build')"
   step 'Build tools' $PIP install "${build[@]}"
   step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"
-  step "OpenMMLab ($MMCV)" env CFLAGS="${CFLAGS:--g0}" $PIP install --no-build-isolation -e ".[$STACK,test]"
+  # pip's cache does not tell apart what was compiled with which torch.
+  step "OpenMMLab ($MMCV)" env CFLAGS="${CFLAGS:--g0}" \
+    $PIP install ${TORCH:+--no-cache-dir} --no-build-isolation -e ".[$STACK,test]"
 fi
 "$VENV/bin/python" tools/check_env.py || die 'the environment is not usable, see above'
 printf '%s' "$FINGERPRINT" >"$STAMP"

@@ -48,6 +48,8 @@ class SafeUnpickler(pickle._Unpickler):
     """
 
     stack: list  # of the base, which has no annotations
+    metastack: list
+    memo: dict[int, Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list]
 
@@ -65,6 +67,13 @@ class SafeUnpickler(pickle._Unpickler):
             'torch._utils._rebuild_tensor_v3': self._tensor,
             'torch._utils._rebuild_parameter': lambda tensor, *_: tensor,
         }
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        finally:  # this object refers to itself: what it keeps would stay until the garbage collector comes by
+            self.stack, self.metastack, self.memo = [], [], {}
+            self.append = self.stack.append
 
     def spend(self, size: int) -> None:
         """Count bytes against the limit."""

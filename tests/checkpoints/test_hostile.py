@@ -1,10 +1,12 @@
 """Nothing in a file or an argument runs, crashes, hangs or fills the memory; `python tests/hostile` tries more."""
 
+import gc
 import io
 import os
 import pickle
 import struct
 import tracemalloc
+import weakref
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -151,6 +153,17 @@ class TestReader:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2**20
+
+    @pytest.mark.parametrize('form', ['zip.pth', 'old.pth'])
+    def test_what_was_read_is_freed_without_the_garbage_collector(self, form, tmp_path):
+        torch.save({'a': torch.ones(3)}, tmp_path / form, _use_new_zipfile_serialization=form == 'zip.pth')
+        gc.collect()
+        gc.disable()
+        try:
+            made = weakref.ref(read_checkpoint(tmp_path / form)['a'])
+            assert made() is None
+        finally:
+            gc.enable()
 
     def test_tied_weights_stay_tied(self, tmp_path):
         weight = torch.randn(100, 100)
