@@ -90,7 +90,7 @@ def check_ops() -> str:
         try:
             nms(torch.eye(1, 4, device=device), torch.ones(1, device=device), 0.5)
         except Exception as error:
-            settings = f'FORCE_CUDA={int(device == "cuda")} CFLAGS=-g0 '
+            settings = f'FORCE_CUDA={int(device == "cuda")} '
             need = f' with nvcc of CUDA {torch.version.cuda} on the path' if device == 'cuda' else ''
             raise MissingDependency(
                 f"mmcv's nms does not work on {device} ({type(error).__name__}: {error}). Build mmcv again{need} "
