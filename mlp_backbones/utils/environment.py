@@ -25,16 +25,16 @@ HOSTS = {
 class Stack(NamedTuple):
     """What goes together with the frameworks of one set; setup.cfg's extra of the same name pins these themselves."""
 
-    pythons: tuple[str, ...]  # with which the tests passed, see README.md
-    torches: tuple[str, ...]  # likewise
+    pythons: tuple[str, ...]
+    torches: tuple[str, ...]  # with which the fast tests passed, see README.md
     torch: tuple[str, ...]  # installed before mmcv is compiled
     build: tuple[str, ...]  # compiles it
 
 
 STACKS = {
     'onedl': Stack(
-        pythons=('3.10', '3.11', '3.12', '3.13'),
-        torches=('2.8', '2.10', '2.12', '2.14'),
+        pythons=('3.10', '3.11', '3.12'),
+        torches=('2.10', '2.12'),
         torch=('torch==2.10.0', 'torchvision==0.25.0'),
         build=('setuptools>=77,<81', 'wheel', 'ninja', 'psutil'),
     ),
