@@ -80,10 +80,10 @@ step() {
 PIP="$VENV/bin/python -m pip --disable-pip-version-check"
 : >"$LOG"
 printf '%s' "$STACK" >"$STAMP"
-say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 15 minutes the first time, details in $LOG"
+say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 20 minutes the first time, details in $LOG"
 # No build isolation: without torch at build time, mmcv silently builds without operators. CFLAGS that are set replace
 # Python's own, with their -O3: without -O2 mmcv's operators would not be optimized.
-MMCV='compiles the operators of mmcv: 5 to 10 minutes on 2 cores, once; pip keeps the result'
+MMCV='compiles the operators of mmcv: 5 to 15 minutes on 2 cores, once; pip keeps the result'
 if [ -n "$LOCK" ]; then
   # What builds the others, then all but mmcv, then mmcv; everything that is downloaded has its hash in the file.
   awk '/^[a-z]/ { keep = /^(setuptools|wheel|ninja|psutil)==/ } keep' "$LOCK" >"$VENV/locked-build.txt"
