@@ -33,8 +33,8 @@ case $there in
 esac
 
 # --- requirements ------------------------------------------------------------------------------------------------
-# ask PYTHON EXPRESSION: evaluate it with `stack` (the requirements of this stack) and `sys`.
-ask() { "$1" -S -c "import sys; from mlp_backbones.utils.environment import STACKS; stack = STACKS['$STACK']; print($2)" 2>/dev/null; }
+# ask PYTHON EXPRESSION: evaluate it with `stack` (the requirements of this stack), `CFLAGS` and `sys`.
+ask() { "$1" -S -c "import sys; from mlp_backbones.utils.environment import CFLAGS, STACKS; stack = STACKS['$STACK']; print($2)" 2>/dev/null; }
 fits() { [ "$(ask "$1" '"%d.%d" % sys.version_info[:2] in stack.pythons')" = True ]; }
 
 [ -x "$VENV/bin/python" ] && PYTHON=$VENV/bin/python
@@ -81,8 +81,8 @@ PIP="$VENV/bin/python -m pip --disable-pip-version-check"
 : >"$LOG"
 printf '%s' "$STACK" >"$STAMP"
 say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 20 minutes the first time, details in $LOG"
-# No build isolation: without torch at build time, mmcv silently builds without operators. CFLAGS that are set replace
-# Python's own, with their -O3: without -O2 mmcv's operators would not be optimized.
+# No build isolation: without torch at build time, mmcv silently builds without operators.
+FLAGS=${CFLAGS:-$(ask "$PYTHON" CFLAGS)}
 MMCV='compiles the operators of mmcv: 5 to 15 minutes on 2 cores, once; pip keeps the result'
 if [ -n "$LOCK" ]; then
   # What builds the others, then all but mmcv, then mmcv; everything that is downloaded has its hash in the file.
@@ -91,7 +91,7 @@ if [ -n "$LOCK" ]; then
   install="$PIP install --require-hashes --no-deps --no-build-isolation"
   step 'Build tools' $install -r "$VENV/locked-build.txt"
   step "Everything but mmcv, as in $LOCK (up to 9 GB on disk, 2 to 10 minutes)" $install -r "$VENV/locked-most.txt"
-  step "mmcv ($MMCV)" env CFLAGS="${CFLAGS:--O2 -g0}" $install -r "$LOCK"
+  step "mmcv ($MMCV)" env CFLAGS="$FLAGS" $install -r "$LOCK"
   step 'This package' $PIP install --no-deps --no-build-isolation -e .
 else
   read -ra torch <<<"$(ask "$PYTHON" '*stack.torch')"
@@ -100,7 +100,7 @@ else
   step 'Build tools' $PIP install "${build[@]}"
   step "PyTorch: ${torch[*]} (up to 7 GB on disk, 1 to 5 minutes)" $PIP install "${torch[@]}"
   # pip's cache does not tell apart what was compiled with which torch.
-  step "OpenMMLab ($MMCV)" env CFLAGS="${CFLAGS:--O2 -g0}" \
+  step "OpenMMLab ($MMCV)" env CFLAGS="$FLAGS" \
     $PIP install ${TORCH:+--no-cache-dir} --no-build-isolation -e ".[$STACK,test]"
 fi
 "$VENV/bin/python" tools/check_env.py || die 'the environment is not usable, see above'

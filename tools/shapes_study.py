@@ -77,12 +77,12 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as file:
             done = subprocess.run([*command, *resume], stdout=file, stderr=subprocess.STDOUT)
-        if done.returncode or metrics_of(work_dir, task) is None:
+        if done.returncode:
             raise UserError(f'the run in {work_dir} failed, see {log}')
-        finished.touch()
     metrics = metrics_of(work_dir, task)
     if metrics is None:
-        raise UserError(f'the logs of the finished run in {work_dir} are gone: remove {finished}')
+        raise UserError(f'the logs of the run in {work_dir} have no evaluation: remove it and {finished}')
+    finished.touch()
     return metrics
 
 

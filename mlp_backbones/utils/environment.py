@@ -46,8 +46,7 @@ STACKS = {
     ),
 }
 
-# For mmcv. What is set replaces Python's own flags, -O3 and -g among them.
-CFLAGS = "CFLAGS='-O2 -g0' "
+CFLAGS = '-O2 -g0'  # for mmcv: what is set replaces Python's own flags, with their -O3
 
 
 def _version(distribution: str) -> str | None:
@@ -79,7 +78,7 @@ def install_command() -> str:
     """
     stack = stacks()[0]
     first = pip(*STACKS[stack].torch, *STACKS[stack].build)
-    return f'{first} && {CFLAGS}{pip(f"mlpbackbones[{stack}]", options="--no-build-isolation")}'
+    return f'{first} && CFLAGS={shlex.quote(CFLAGS)} {pip(f"mlpbackbones[{stack}]", options="--no-build-isolation")}'
 
 
 def rebuild_command(settings: str = '') -> str:
@@ -87,7 +86,7 @@ def rebuild_command(settings: str = '') -> str:
     ((distribution, version),) = installed('mmcv').items()
     options = '--no-build-isolation --force-reinstall --no-deps --no-cache-dir'
     build = pip(*STACKS[stacks()[0]].build)
-    return f'{build} && {settings}{CFLAGS}{pip(f"{distribution}=={version}", options=options)}'
+    return f'{build} && {settings}CFLAGS={shlex.quote(CFLAGS)} {pip(f"{distribution}=={version}", options=options)}'
 
 
 def problem_with(name: str) -> str | None:
