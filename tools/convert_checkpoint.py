@@ -29,7 +29,7 @@ def main() -> None:
         converted = convert(state_dict_of(read_checkpoint(args.source), args.source), args.backbone_only)
         print(f'{args.source}: {converted.family}, {len(converted.tensors)} tensors, names of {converted.dialect}')
         if args.check:
-            check(args.check, converted.tensors)
+            check(args.check, converted.tensors, args.source)
         meta = dict(source=Path(args.source).name, family=converted.family, names=converted.dialect)
         written = write_checkpoint(converted.tensors, args.target, meta, args.hash, args.force)
     except OSError as error:
@@ -37,7 +37,7 @@ def main() -> None:
     print(f'written: {written} ({written.stat().st_size / 2**20:.1f} MiB)')
 
 
-def check(config: str, tensors: dict) -> None:
+def check(config: str, tensors: dict, source: str) -> None:
     """Build a config's model, fit the weights to it, and say what was not filled."""
     from mlp_backbones.apis.zoo import build_model
     from mlp_backbones.models.backbones.loading import fit_model
@@ -47,11 +47,11 @@ def check(config: str, tensors: dict) -> None:
     model = build_model(cfg)
     whole = any(k.startswith('backbone.') for k in tensors)
     if whole:
-        fitted = fit_model(model, tensors, config)
+        fitted = fit_model(model, tensors, source)
         missing, unused = model.load_state_dict(fitted, strict=False)
         unused = [*unused, *(name for name in tensors if name not in fitted)]
     else:
-        missing, unused = [], [*model.backbone.fit(tensors, config)[1]]
+        missing, unused = [], [*model.backbone.fit(tensors, source)[1]]
     if missing or unused:
         print(f'not filled: {", ".join(missing) or "none"}\nnot used: {", ".join(unused) or "none"}')
     else:

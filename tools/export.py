@@ -78,7 +78,7 @@ def main() -> None:
     cfg.model.backbone.init_cfg = None
     content = {} if args.checkpoint == 'none' else read_checkpoint(args.checkpoint)
     model = build_model(cfg)
-    if content:
+    if args.checkpoint != 'none':
         fill_model(model, content, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is not one of ours')

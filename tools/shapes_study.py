@@ -41,14 +41,13 @@ def config_of(task: str, family: str) -> Path:
 
 
 def metrics_of(work_dir: Path, task: str) -> dict[str, float] | None:
-    """What the last evaluation in the logs of a run measured, and the mean loss of the last five rows of training."""
+    """What the evaluation at the end of a run measured, by its logs, and the mean loss of the last rows of training."""
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     rows = [json.loads(row) for log in logs for row in log.read_text().splitlines()]
-    measured = [row for row in rows if row.keys() >= TASKS[task].keys()]
     losses = [row['loss'] for row in rows if 'loss' in row][-5:]
-    if not measured or not losses:
+    if not losses or not rows[-1].keys() >= TASKS[task].keys():
         return None
-    metrics = {name: measured[-1][name] * factor for name, factor in TASKS[task].items()}
+    metrics = {name: rows[-1][name] * factor for name, factor in TASKS[task].items()}
     return {**metrics, LOSS: statistics.mean(losses)}
 
 
@@ -81,7 +80,7 @@ def train(task: str, family: str, seed: int, args: argparse.Namespace) -> dict[s
             raise UserError(f'the run in {work_dir} failed, see {log}')
     metrics = metrics_of(work_dir, task)
     if metrics is None:
-        raise UserError(f'the logs of the run in {work_dir} have no evaluation: remove it and {finished}')
+        raise UserError(f'the logs of the run in {work_dir} do not end with an evaluation: remove it and {finished}')
     finished.touch()
     return metrics
 

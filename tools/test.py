@@ -74,13 +74,14 @@ def augment(cfg, path: str) -> None:
 
 def save_predictions(cfg, out: str, parser) -> None:
     """Make the evaluators of the config's framework write what was predicted."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
     if cfg.default_scope == 'mmseg':
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+        for evaluator in evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
         return
     if not out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, got {out}')
     os.makedirs(os.path.dirname(out), exist_ok=True)
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
     dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
     cfg.test_evaluator = [*evaluators, dict(type=dump, out_file_path=out)]
 

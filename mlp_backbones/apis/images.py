@@ -65,12 +65,17 @@ def numbers_of(paths: Sequence[Path]) -> dict[str, int]:
 
 
 def read_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
-    """Yield every image, and every frame of every video; a truncated image counts as unreadable."""
+    """Yield every image, and every frame of every video; a truncated image counts as unreadable.
+
+    Their names are those of the files without suffixes; with them, where two would be the same or might be, as of a
+    folder with a video.
+    """
     import cv2
 
-    stems = [p.stem for p in paths]
+    unique = len({p.stem for p in paths}) == len(paths)
+    unique = unique and (len(paths) == 1 or all(p.suffix.lower() in IMAGES for p in paths))
     for path in paths:
-        name = path.stem if stems.count(path.stem) == 1 else path.name.replace('.', '_')
+        name = path.stem if unique else path.name
         if path.suffix.lower() in IMAGES:
             try:
                 yield Picture(name, path.name, read_image(path))

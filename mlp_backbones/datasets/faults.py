@@ -145,12 +145,14 @@ def leaf_datasets(dataset: Any) -> list:
 
 
 def local_files(leaves: list) -> list[str]:
-    """Return the images and label maps of datasets, without those that are read from a server."""
+    """Return the images and label maps of datasets that OpenCV or Pillow reads, and not from a server."""
     files: dict[str, None] = {}
     for leaf in leaves:
         owners = [leaf, *leaf.pipeline.transforms]
         readers = [getattr(o, name, None) or {} for o in owners for name in ('backend_args', 'file_client_args')]
-        if all(reader.get('backend', 'local') in ('local', 'disk') for reader in readers):
+        decoder = getattr(leaf.pipeline.transforms[0], 'imdecode_backend', None)
+        local = all(reader.get('backend', 'local') in ('local', 'disk') for reader in readers)
+        if local and decoder in ('cv2', 'pillow', 'turbojpeg'):
             paths = (path for index in range(len(leaf)) for path in files_of(leaf.get_data_info(index)))
             files.update((path, None) for path in paths if '://' not in path)
     return list(files)

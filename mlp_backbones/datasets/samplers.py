@@ -81,22 +81,6 @@ class _Place(int):
         return place
 
 
-class _Kept:
-    """What an iterator yields, kept as far as it was asked for, so that several can go over it."""
-
-    def __init__(self, source: Iterator) -> None:
-        self.source, self.kept = source, list[Any]()
-
-    def every(self, start: int, step: int) -> Iterator:
-        """Yield every so-many-th item, from one on."""
-        for place in itertools.count(start, step):
-            if place >= len(self.kept):
-                self.kept.extend(itertools.islice(self.source, place + 1 - len(self.kept)))
-            if place >= len(self.kept):
-                return
-            yield self.kept[place]
-
-
 class _Stream(Sampler):
     """Some samples in place of a sampler, for a batch sampler that asks it for the dataset."""
 
@@ -122,7 +106,7 @@ class ResumableBatchSampler:
         batch_size (int): Samples in a batch of one process.
         batch_sampler (dict, optional): Config of the batch sampler to wrap, such as mmdet's AspectRatioBatchSampler.
             Defaults to None, plain batches.
-        drop_last (bool): Leave an incomplete last batch out; of plain batches. Defaults to False.
+        drop_last (bool): Leave an incomplete last batch out. Defaults to False, or what ``batch_sampler`` says.
 
     Raises:
         DataError: An epoch has no batch.
@@ -140,8 +124,8 @@ class ResumableBatchSampler:
         if not isinstance(sampler, InfiniteSampler) and len(self) == 0:  # the run would end at once, without a message
             raise DataError(
                 f'no batch to train on: {len(sampler)} images in each process, batch_size={batch_size} and '
-                f'drop_last={drop_last}. Set a smaller train_dataloader.batch_size, or '
-                'train_dataloader.batch_sampler.drop_last=False'
+                'drop_last=True. Set a smaller train_dataloader.batch_size, or '
+                f'train_dataloader.batch_sampler{"" if drop_last else ".batch_sampler"}.drop_last=False'
             )
 
     def start_at(self, parts: Sequence[Part] = ()) -> None:
@@ -168,7 +152,8 @@ class ResumableBatchSampler:
     def _batches(self, sampler, batch_size: int) -> Any:
         if self.inner is None:
             return BatchSampler(sampler, batch_size, self.drop_last)
-        return DATA_SAMPLERS.build(self.inner, default_args=dict(sampler=sampler, batch_size=batch_size))
+        settings = dict(sampler=sampler, batch_size=batch_size, **dict(drop_last=True) if self.drop_last else {})
+        return DATA_SAMPLERS.build(self.inner, default_args=settings)
 
     def _batches_of(self, places: Iterable[_Place], batch_size: int) -> Any:
         return self._batches(_Stream(self.sampler.dataset, places), batch_size)
@@ -176,18 +161,19 @@ class ResumableBatchSampler:
     def _left(self) -> Iterator[_Place]:
         """Yield this process's share of what is left of the epoch; all shares are of one size."""
         everything = itertools.chain.from_iterable(zip(*map(self._indices, range(self.world_size))))
-        order, taken = _Kept(everything), set[int]()
+        (order,) = itertools.tee(map(_Place, everything, itertools.count()), 1)
+        taken = set[int]()
 
         def left() -> Iterator[_Place]:
-            places = map(_Place, order.every(0, 1), itertools.count())
-            return (place for place in places if place.position not in taken)
+            return (place for place in copy.copy(order) if place.position not in taken)
 
         for part in self.parts:
-            rest = _Kept(left())
-            shares = [rest.every(rank, part.world_size) for rank in range(part.world_size)]
+            (rest,) = itertools.tee(left(), 1)
+            shares = [itertools.islice(copy.copy(rest), rank, None, part.world_size) for rank in range(part.world_size)]
             batches = [list(itertools.islice(self._batches_of(s, part.batch_size), part.batches)) for s in shares]
             taken |= {place.position for share in batches for batch in share for place in batch}
-        share = itertools.islice(itertools.chain(left(), left()), self.rank, None, self.world_size)
+        repeated = itertools.chain.from_iterable(left() for _ in range(self.world_size + 1))  # few may be left for many
+        share = itertools.islice(repeated, self.rank, None, self.world_size)
         if isinstance(self.sampler, InfiniteSampler):
             return share
         total = len(self.sampler) * self.world_size

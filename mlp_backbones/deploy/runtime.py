@@ -437,20 +437,21 @@ def predict(
         raise RuntimeProblem(f'{target} already exists; --force replaces it')
     files, runtime = list(_images(Path(source))), Runtime(model, engine, precision=precision)
     records, broken = [], []
+    unique = len({file.stem for file in files}) == len(files)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files, 1):
         image = cv2.imread(str(file))
         if image is None:
             broken.append(file.name)
             continue
-        results = runtime(image)
-        cv2.imwrite(str(out / 'pictures' / f'{file.stem}.jpg'), runtime.draw(image, results, score))
+        results, name = runtime(image), file.stem if unique else file.name
+        cv2.imwrite(str(out / 'pictures' / f'{name}.jpg'), runtime.draw(image, results, score))
         record = runtime.record(results)
         about: dict[str, Any] = dict(file_name=file.name)
         if 'label_map' in results:
             (out / 'maps').mkdir(exist_ok=True)
-            cv2.imwrite(str(out / 'maps' / f'{file.stem}.png'), results['label_map'])
-            about['map'] = f'maps/{file.stem}.png'
+            cv2.imwrite(str(out / 'maps' / f'{name}.png'), results['label_map'])
+            about['map'] = f'maps/{name}.png'
         records += (
             [dict(image_id=number, **about, **r) for r in record] if isinstance(record, list) else [{**about, **record}]
         )

@@ -15,8 +15,8 @@ from ..utils.errors import UserError
 
 FRAMEWORKS = ('mmdet', 'mmpretrain', 'mmseg')
 # Settings at the top that mmengine's runners or this package read, whether a config has them or not.
-SETTINGS = {'check_annotations', 'compile', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg'}
-SETTINGS |= {'runner_type', 'shapes', 'strategy', 'sync_bn'}
+SETTINGS = {'check_annotations', 'compile', 'custom_imports', 'data_root', 'find_unused_parameters'}
+SETTINGS |= {'model_wrapper_cfg', 'runner_type', 'shapes', 'strategy', 'sync_bn'}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None):
@@ -36,6 +36,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None):
     """
     require('mmengine')
     from mmengine.config import Config
+    from mmengine.utils import import_modules_from_strings
 
     path, _ = find_config(path)
     if not os.path.isfile(path):
@@ -48,7 +49,9 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None):
     report(option_problems(cfg.to_dict(), options or {}, path))
     try:
         cfg.merge_from_dict(options or {})
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        if any(key.split('.')[0] == 'custom_imports' for key in options or {}):
+            import_modules_from_strings(**cfg.custom_imports)  # mmengine has imported the file's own
+    except (TypeError, KeyError, AttributeError, ValueError, ImportError) as error:
         raise UserError(f'--cfg-options {options} do not fit {path}: {error}') from error
     for node in nodes(cfg._cfg_dict):
         node.update({key: str(value) for key, value in node.items() if isinstance(value, Path)})
@@ -168,7 +171,10 @@ def _spread_data_root(cfg, roots: set) -> None:
         for old in roots - {root}:
             if node.get('data_root') == old:
                 node['data_root'] = root
-            if str(node.get('ann_file')).startswith(os.path.join(old, '')):
+            file, new = str(node.get('ann_file')), os.path.join(root, '')
+            if file.startswith(new) and new.startswith(os.path.join(old, '')):
+                break  # it is in the new folder, which is in the old one
+            if file.startswith(os.path.join(old, '')):
                 node['ann_file'] = os.path.join(root, os.path.relpath(node['ann_file'], old))
                 break
 

@@ -24,6 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')  # what launchers number processes by
+
 
 def common_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser of the options that training and testing share."""
@@ -31,7 +33,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        choices=['none', *RANKS],
         default='none',
         help='how the processes were started; the dist_ and slurm_ scripts set it (default: none)',
     )
@@ -57,12 +59,14 @@ def prepare(args: argparse.Namespace, train: bool, amp: str | None = None):
         UserError: A path, a setting or a piece of data that cannot be used.
         MissingDependency: The config's framework is missing or broken.
     """
-    for launcher, variable in (('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')):
-        if args.launcher == launcher and variable not in os.environ:
+    if args.launcher != 'none':
+        variable = RANKS[args.launcher]
+        if variable not in os.environ:
             raise UserError(
-                f'--launcher {launcher} is for processes that torchrun or srun has started ({variable} is not set): '
-                'use tools/dist_train.sh or tools/slurm_train.sh'
+                f'--launcher {args.launcher} is for processes that torchrun, srun or mpirun has started ({variable} is '
+                'not set): use tools/dist_train.sh or tools/slurm_train.sh'
             )
+        os.environ['RANK'] = os.environ[variable]  # as mmengine does, but only when the runner is built
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)

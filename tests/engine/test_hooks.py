@@ -2,14 +2,17 @@
 
 import argparse
 import errno
+import multiprocessing
 import os
 import pickle
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from hostile.attacks import Touch
+from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -17,12 +20,15 @@ from torch import nn
 
 from mlp_backbones.datasets.samplers import INTERRUPTS
 from mlp_backbones.engine.hooks.checkpoint import (
-    CheckpointHook,
+    WRITER,
     WholeFileBackend,
+    is_whole,
     newest_checkpoint,
     save_after_last,
     whole_files,
 )
+from mlp_backbones.engine.hooks.interrupt import InterruptHook
+from mlp_backbones.engine.launch import resume
 from mlp_backbones.utils.errors import CheckpointError, InvalidState
 
 
@@ -34,6 +40,8 @@ class Model(BaseModel):
         self.layer, self.act = nn.Linear(1, 1), act
 
     def forward(self, inputs, mode='tensor'):
+        if mode == 'predict':
+            return [inputs]
         self.act()
         return dict(loss=self.layer(inputs).square().mean())
 
@@ -42,16 +50,19 @@ def handlers():
     return [signal.getsignal(number) for number in INTERRUPTS]
 
 
-def make_runner(folder, act, by_epoch=True, hook='InterruptHook', **settings):
-    length = dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=4)
+DATA = [dict(inputs=torch.rand(1)) for _ in range(4)]
+
+
+def make_runner(folder, act, by_epoch=True, hook='InterruptHook', epochs=2, checkpoint=None, **settings):
+    length = dict(by_epoch=True, max_epochs=epochs) if by_epoch else dict(by_epoch=False, max_iters=4, val_interval=2)
+    settings = {'optim_wrapper': dict(optimizer=dict(type='SGD', lr=0.1)), **settings}
+    settings.setdefault('train_dataloader', torch.utils.data.DataLoader(DATA, batch_size=2))
     return Runner(
         Model(act),
         str(folder),
-        train_dataloader=torch.utils.data.DataLoader([dict(inputs=torch.rand(1)) for _ in range(4)], batch_size=2),
         train_cfg=length,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=100)),
-        custom_hooks=[dict(type=f'mlp_backbones.{hook}')],
+        default_hooks=dict(checkpoint=checkpoint or dict(type='CheckpointHook', by_epoch=by_epoch, interval=100)),
+        custom_hooks=[dict(type=f'mlp_backbones.{name}') for name in hook.split()],
         experiment_name=f'{folder.name}-{time.monotonic_ns()}',
         log_level='ERROR',
         **settings,
@@ -130,8 +141,196 @@ def test_where_a_file_cannot_take_the_place_of_another(tmp_path, monkeypatch):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [('x.pth', b'old')]
 
 
-def test_the_only_checkpoint_is_not_removed_before_the_next_is_there():
-    assert [CheckpointHook(max_keep_ckpts=number).max_keep_ckpts for number in (-1, 1, 2, 3)] == [-1, 2, 2, 3]
+class Scores(BaseMetric):
+    """What an evaluation finds, one number each; ``act`` is called in each."""
+
+    def __init__(self, *values, act=lambda: None):
+        super().__init__()
+        self.values, self.act = list(values), act
+
+    def process(self, batch, outputs):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        self.act()
+        return dict(score=self.values.pop(0))
+
+
+def evaluated(metric):
+    loader = torch.utils.data.DataLoader(DATA, batch_size=4)
+    return dict(val_dataloader=loader, val_cfg=dict(), val_evaluator=[metric])
+
+
+def saved(folder):
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+class TestReplacedCheckpoints:
+    """mmengine removes the last one, and the best one, before it saves the next."""
+
+    @staticmethod
+    def start(folder, *scores, go_on='', epochs=2, **settings):
+        settings = dict(interval=1, max_keep_ckpts=1, save_best='score', rule='greater', **settings)
+        checkpoint = dict(type='mlp_backbones.CheckpointHook', **settings)
+        runner = make_runner(folder, lambda: None, epochs=epochs, checkpoint=checkpoint, **evaluated(Scores(*scores)))
+        if go_on:
+            resume(runner, str(go_on))
+        runner.train()
+
+    @pytest.mark.parametrize('asynchronous', [False, True])
+    def test_they_go_when_the_next_is_whole(self, tmp_path, asynchronous):
+        self.start(tmp_path, 0.5, 0.6, 0.4, epochs=3, asynchronous=asynchronous)
+        assert saved(tmp_path) == ['best_score_epoch_2.pth', 'epoch_3.pth']
+
+    @pytest.mark.parametrize('asynchronous', [False, True])
+    @pytest.mark.parametrize('name', ['epoch_2.pth', 'best_score_epoch_2.pth'])
+    def test_they_stay_where_it_cannot_be_written(self, tmp_path, monkeypatch, asynchronous, name):
+        fsync, full = os.fsync, []
+
+        def without_room(descriptor):
+            if Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.startswith(f'.{name}.partial-'):
+                full.append(name)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, 'fsync', without_room)
+        with pytest.raises(InvalidState, match='No space left on device; the last good checkpoint is .*epoch_[12].pth'):
+            self.start(tmp_path, 0.5, 0.6, asynchronous=asynchronous)
+        WRITER.pool.submit(int).result()
+        assert full and saved(tmp_path) == [
+            'best_score_epoch_1.pth',
+            'epoch_1.pth' if name == 'epoch_2.pth' else 'epoch_2.pth',
+        ]
+        monkeypatch.setattr(os, 'fsync', fsync)
+        self.start(tmp_path / 'other', 0.5, epochs=1)  # a run after it in this process
+        assert 'best_score_epoch_1.pth' in saved(tmp_path)
+
+    def test_a_run_that_goes_on_elsewhere_removes_nothing_where_it_came_from(self, tmp_path):
+        self.start(tmp_path / 'a', 0.5, 0.6)
+        assert saved(tmp_path / 'a') == ['best_score_epoch_2.pth', 'epoch_2.pth']
+        self.start(tmp_path / 'b', 0.7, 0.8, go_on=tmp_path / 'a/epoch_2.pth', epochs=4)
+        assert saved(tmp_path / 'a') == ['best_score_epoch_2.pth', 'epoch_2.pth']
+        assert saved(tmp_path / 'b') == ['best_score_epoch_4.pth', 'epoch_4.pth']
+        # Nor what a checkpoint from elsewhere calls its best one.
+        (tmp_path / 'b/notes').mkdir()
+        content = torch.load(tmp_path / 'b/epoch_4.pth', weights_only=False)
+        for path in ('notes', '..', ''):
+            content['message_hub']['runtime_info'].update(best_ckpt=str(tmp_path / 'b' / path), best_score=0.1)
+            torch.save(content, tmp_path / 'c.pth')
+            self.start(tmp_path / 'b', 0.9, go_on=tmp_path / 'c.pth', epochs=5)
+            assert (tmp_path / 'b/notes').is_dir() and (tmp_path / 'b/best_score_epoch_4.pth').exists()
+
+
+def test_checkpoints_in_a_folder_of_their_own(tmp_path):
+    checkpoint = dict(type='mlp_backbones.CheckpointHook', interval=1, out_dir=str(tmp_path / 'out'))
+    make_runner(tmp_path / 'w', lambda: None, checkpoint=checkpoint).train()
+    for number in (2, 1):
+        path = tmp_path / f'out/w/epoch_{number}.pth'
+        assert newest_checkpoint(tmp_path / 'w')[0] == path
+        path.unlink()
+    assert newest_checkpoint(tmp_path / 'w') == (None, [tmp_path / 'out/w/epoch_2.pth'])
+
+
+def test_a_damaged_file_is_passed_over(tmp_path):
+    """Whatever reading it raises."""
+    torch.save(dict(a=torch.rand(3)), tmp_path / 'epoch_1.pth')
+    assert is_whole(tmp_path / 'epoch_1.pth')
+    content = (tmp_path / 'epoch_1.pth').read_bytes()
+    damaged = tmp_path / 'epoch_2.pth'
+    refused = 0
+    for place in range(len(content)):
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        refused += not is_whole(damaged)
+    assert refused > len(content) / 3
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('when', [1, 2])
+def test_a_signal_during_an_evaluation(by_epoch, when, tmp_path):
+    """The evaluation ends first; of the last one too the run says that it was asked to stop."""
+
+    def act():
+        if len(metric.values) == 3 - when:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    metric = Scores(0.1, 0.2, act=act)
+    with pytest.raises(SystemExit) as stopped:
+        make_runner(tmp_path, lambda: None, by_epoch, **evaluated(metric)).train()
+    assert stopped.value.code == 130 and len(metric.values) == 2 - when
+    assert newest_checkpoint(tmp_path) == (tmp_path / f'interrupted_iter_{2 * when}.pth', [])
+    metric.act = lambda: None
+    runner = make_runner(tmp_path, lambda: None, by_epoch, **evaluated(metric))
+    resume(runner, 'auto')
+    runner.train()
+    assert runner.iter == 4 and not metric.values
+
+
+def leave(rank, folder):
+    """A process of two that are asked to stop; the first one takes longer to save."""
+    torch.distributed.init_process_group('gloo', f'file://{folder}/meet', rank=rank, world_size=2)
+
+    def save(*args, **kwargs):
+        if rank == 0:
+            time.sleep(2)
+            (folder / 'saved').touch()
+
+    optimizer = argparse.Namespace(should_update=lambda: True)
+    runner = argparse.Namespace(
+        work_dir=str(folder), iter=0, epoch=0, save_checkpoint=save, optim_wrapper=optimizer, logger=None
+    )
+    hook = InterruptHook()
+    hook.requested = rank == 1
+    try:
+        hook.after_train_iter(runner, 0)
+    finally:
+        (folder / f'left_{rank}_{(folder / "saved").exists()}').touch()
+
+
+def test_no_process_leaves_before_the_checkpoint_is_written(tmp_path):
+    """Launchers kill the others when one has left."""
+    context = multiprocessing.get_context('spawn')
+    processes = [context.Process(target=leave, args=(rank, tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [130, 130]
+    assert sorted(path.name for path in tmp_path.glob('left_*')) == ['left_0_True', 'left_1_True']
+
+
+class Dataset(list):
+    """Which takes attributes."""
+
+
+def resumable(batch_size=2):
+    batches = dict(type='mlp_backbones.ResumableBatchSampler')
+    sampler = dict(type='DefaultSampler')
+    settings = dict(batch_size=batch_size, batch_sampler=batches, collate_fn=dict(type='default_collate'))
+    return dict(dataset=Dataset(DATA), sampler=sampler, **settings)
+
+
+def test_accumulated_gradients_of_a_run_with_other_batches(tmp_path):
+    """It has another number of iterations, by which mmengine would scale the losses of what it takes for the last."""
+    optimizer = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=3)
+    scales = []
+
+    def start(batch_size, epochs):
+        runner = make_runner(
+            tmp_path,
+            lambda: scales.append(float(runner.optim_wrapper.scale_loss(torch.tensor(6.0)))),
+            hook='ExactResumeHook',
+            checkpoint=dict(type='mlp_backbones.CheckpointHook', interval=1),
+            train_dataloader=resumable(batch_size),
+            optim_wrapper=optimizer,
+            epochs=epochs,
+        )
+        resume(runner, 'auto')
+        runner.train()
+
+    start(1, 2)
+    scales.clear()
+    start(2, 3)  # six iterations by its own count, after eight
+    assert scales == [2.0, 2.0]  # a third
 
 
 class TestLoadFrom:
@@ -175,11 +374,17 @@ class TestLoadFrom:
 
     def test_what_cannot_be_resumed(self, tmp_path):
         torch.save([torch.rand(1)], tmp_path / 'list.pth')
-        runner = make_runner(
-            tmp_path / 'w', lambda: None, hook='AdaptCheckpointHook', load_from=str(tmp_path / 'list.pth'), resume=True
-        )
-        runner.call_hook('before_run')
-        with pytest.raises(
-            CheckpointError, match=r'list\.pth cannot be resumed: it has no meta, message_hub, state_dict'
-        ):
-            runner.load_or_resume()
+        torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+        for name, lacks in (('list', 'meta, message_hub, state_dict'), ('weights', 'meta, message_hub')):
+            runner = make_runner(
+                tmp_path / 'w',
+                lambda: None,
+                hook='ExactResumeHook AdaptCheckpointHook',
+                load_from=str(tmp_path / f'{name}.pth'),
+                resume=True,
+                train_dataloader=resumable(),
+            )
+            runner._train_loop = runner.build_train_loop(runner._train_loop)
+            runner.call_hook('before_run')
+            with pytest.raises(CheckpointError, match=rf'{name}\.pth cannot be resumed: it has no {lacks}\.'):
+                runner.load_or_resume()

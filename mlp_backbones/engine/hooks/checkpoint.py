@@ -43,9 +43,13 @@ WRITER = Writer()  # of this process: mmengine makes backends as it likes, from 
 class WholeFileBackend(LocalBackend):
     """mmengine's files on local disks, each written beside its place and moved there when it is whole.
 
+    mmengine removes a checkpoint before it saves the one that replaces it; here it goes when that one is whole.
+
     Args:
         asynchronous (bool): ``WRITER`` writes them. Defaults to False: ``put`` ends when the file is whole.
     """
+
+    outdated: list[Path] = []  # of this process, as ``WRITER``
 
     def __init__(self, asynchronous: bool = False) -> None:
         self.asynchronous = asynchronous
@@ -56,13 +60,19 @@ class WholeFileBackend(LocalBackend):
         else:
             self.write(obj, filepath)
 
-    @staticmethod
-    def write(obj: bytes, filepath) -> None:
+    def remove(self, filepath) -> None:
+        self.outdated.append(Path(filepath))
+
+    @classmethod
+    def write(cls, obj: bytes, filepath) -> None:
         os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
         with written_whole(filepath) as partial, partial.open('wb') as file:
             file.write(obj)
             file.flush()
             os.fsync(file.fileno())
+        while cls.outdated:
+            if (path := cls.outdated.pop()) != Path(filepath):
+                path.unlink(missing_ok=True)
 
 
 def whole_files(asynchronous: bool = False) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except Exception:  # a damaged archive may raise anything
         return False
 
 
@@ -90,15 +100,15 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[Path]]:
 
     Returns:
         tuple[Path | None, list[Path]]: The newest whole one of a work dir, and the newer ones that are missing or not
-        whole. The one that ``last_checkpoint`` names counts as the newest.
+        whole. The one that ``last_checkpoint`` names counts as the newest; where the work dir has none, they are
+        looked for beside that one (``CheckpointHook(out_dir=...)``).
     """
     work_dir = Path(work_dir).absolute()
-    candidates = [path for path in work_dir.glob('*') if CHECKPOINT.fullmatch(path.name) and path.exists()]
-    candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     pointer = work_dir / 'last_checkpoint'
-    if text := pointer.read_text(errors='replace').strip() if pointer.is_file() else '':
-        # A work dir may have been copied or moved since: the file of that name in it goes first.
-        own, named = work_dir / Path(text).name, Path(text).absolute()
+    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    own, named = work_dir / Path(text).name, Path(text).absolute()
+    candidates = _checkpoints_in(work_dir) or (_checkpoints_in(named.parent) if text else [])
+    if text:  # a work dir may have been copied or moved since: the file of that name in it goes first
         candidates.insert(0, own if own.exists() else named)
     broken: list[Path] = []
     for path in dict.fromkeys(candidates):
@@ -106,6 +116,11 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[Path]]:
             return path, broken
         broken.append(path)
     return None, broken
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) and path.exists()]
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def choose_checkpoint(work_dir: str, source: str) -> str | None:
@@ -156,9 +171,9 @@ def save_after_last(runner, folder: str, save: Callable[..., None], *args: Any, 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's, which writes checkpoints whole and keeps the last one until the next is there.
+    """mmengine's, which writes checkpoints whole, and keeps the last one and the best one until the next is there.
 
-    mmengine removes a checkpoint before it saves the one that replaces it: so two are kept where it is to be one.
+    A run that goes on in another work dir, or in a copy, removes nothing where it came from.
 
     Args:
         *args (Any): As of mmengine's hook.
@@ -172,14 +187,25 @@ class CheckpointHook(MMEngineCheckpointHook):
     """
 
     backend_args: dict | None
-    max_keep_ckpts: int
 
     def __init__(self, *args: Any, asynchronous: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
             self.backend_args = whole_files(asynchronous)
-        if self.max_keep_ckpts == 1:
-            self.max_keep_ckpts = 2
+
+    def before_train(self, runner) -> None:
+        WholeFileBackend.outdated.clear()  # what a run before this one in the same process failed to replace
+        super().before_train(runner)
+        # mmengine would remove whatever path the checkpoint that is resumed calls the best.
+        if best := getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._own(best)
+        paths = getattr(self, 'best_ckpt_path_dict', {})
+        paths.update((key, self._own(path)) for key, path in paths.items() if path)
+
+    def _own(self, best: str) -> str | None:
+        """Return the best checkpoint of that name which is in the run's own folder, or None."""
+        path = self.file_backend.join_path(self.out_dir, os.path.basename(best))
+        return path if os.path.basename(best).startswith('best_') and self.file_backend.exists(path) else None
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         save_after_last(runner, self.out_dir, super()._save_checkpoint_with_step, runner, step, meta)

@@ -94,6 +94,10 @@ class ExactResumeHook(Hook):
             loop.dataloader_iterator = Batches(loader, epoch, self.parts, runner.iter)
         else:
             batches.start_at(self.parts)
+            if runner.iter != runner.epoch * len(batches) + sum(part.batches for part in self.parts):
+                # Other batches: by their number this iteration may be behind the last one, where mmengine scales the
+                # loss by the gradients that are left to accumulate.
+                runner.optim_wrapper._max_counts = -1
 
     def _counted(self, runner, iteration: int) -> tuple[int, list[Part]]:
         """Return how often a loop over iterations of one size has gone over the data, and what it took since."""
@@ -126,8 +130,8 @@ class ExactResumeHook(Hook):
         # `train_loop` and `train_dataloader` would build the training data, which a run that only tests need not have.
         loader = getattr(runner._train_loop, 'dataloader', None)
         sampler = getattr(loader, 'batch_sampler', None)
-        if runner._resume and isinstance(sampler, ResumableBatchSampler):
-            meta = checkpoint['meta']
+        meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+        if runner._resume and isinstance(sampler, ResumableBatchSampler) and isinstance(meta, dict):
             sampler.sampler.seed = meta.get('sampler_seed', sampler.sampler.seed)
             if 'data' in meta:
                 epoch, parts = meta['data']

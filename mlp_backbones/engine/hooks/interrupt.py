@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, is_distributed, is_main_process
+from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 
@@ -28,7 +28,8 @@ def _initialize_worker(initialize: Callable[[int], None] | None, worker_id: int)
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """Ctrl-C, SIGTERM or SIGUSR1 (Slurm's ``--signal=USR1@120``) saves after the current iteration and stops.
+    """Ctrl-C, SIGTERM or SIGUSR1 (Slurm's ``--signal=USR1@120``) saves after the current iteration, or the validation
+    that is under way, and stops.
 
     SIGTERM is what preemption sends, and torchrun when another process has failed; SIGKILL follows, of torchrun and
     Slurm after 30 seconds. How long saving took is printed. A second Ctrl-C stops at once. All processes agree on the
@@ -69,9 +70,15 @@ class InterruptHook(Hook):
             self.when = time.monotonic()
         self.requested = True
         if is_main_process():
-            print('\nSaving after this iteration, then stopping; Ctrl-C again stops at once.', file=sys.stderr)
+            print('\nSaving after this iteration or validation; Ctrl-C again stops at once.', file=sys.stderr)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._stop_if_requested(runner, runner.iter + 1)
+
+    def after_val(self, runner) -> None:
+        self._stop_if_requested(runner, runner.iter)
+
+    def _stop_if_requested(self, runner, done: int) -> None:
         stop = self.requested
         if is_distributed():
             flag = torch.tensor(float(stop))
@@ -79,17 +86,22 @@ class InterruptHook(Hook):
             stop = bool(flag)
         if not stop or not runner.optim_wrapper.should_update():  # gathered gradients would be lost
             return
-        began, done = time.monotonic(), runner.iter + 1
-        folder, name = runner.work_dir, f'interrupted_iter_{done}.pth'
-        settings = dict(meta=dict(epoch=runner.epoch, iter=done), by_epoch=False, backend_args=whole_files())
-        save_after_last(runner, folder, runner.save_checkpoint, folder, name, **settings)
+        began, name = time.monotonic(), f'interrupted_iter_{done}.pth'
+        path = os.path.join(runner.work_dir, name)
+
+        def save() -> None:
+            meta = dict(epoch=runner.epoch, iter=done)
+            runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False, backend_args=whole_files())
+            if is_main_process():
+                Path(runner.work_dir, 'last_checkpoint').write_text(path)
+
+        save_after_last(runner, runner.work_dir, save)
         if is_main_process():
-            path = os.path.join(runner.work_dir, name)
-            Path(runner.work_dir, 'last_checkpoint').write_text(path)
             seconds = time.monotonic() - began
             print(
                 f'\nStopped after iteration {done}: {path}, saved in {seconds:.1f} s. Go on with --resume.',
                 file=sys.stderr,
                 flush=True,
             )
+        barrier()  # launchers kill the process that writes when another one has left
         raise SystemExit(130)
