@@ -71,11 +71,18 @@ class TestSources:
         assert [round(f.image.mean() / 80) for f in frames] == [0, 1, 2]
 
     def test_names_are_told_apart(self, tmp_path):
-        for name in ('a.png', 'a.jpg', 'b.png', 'broken.mp4'):
+        for name in ('a.png', 'a.jpg', 'a_png.jpg', 'b.png', 'broken.mp4'):
             cv2.imwrite(str(tmp_path / name), image(0)) if 'mp4' not in name else (tmp_path / name).write_text('x')
-        pictures = list(images.read_pictures(images.list_pictures(tmp_path)))
-        assert [p.name for p in pictures] == ['a_jpg', 'a_png', 'b', 'broken']
-        assert pictures[3].image is None
+        paths = images.list_pictures(tmp_path)
+        pictures = list(images.read_pictures(paths))
+        assert [p.name for p in pictures] == ['a.jpg', 'a.png', 'a_png.jpg', 'b.png', 'broken.mp4']
+        assert pictures[4].image is None
+        assert [p.name for p in images.read_pictures(paths[1:4])] == ['a', 'a_png', 'b']
+
+    def test_names_of_frames_are_told_apart_from_images(self, video):
+        cv2.imwrite(str(video.with_name('clip_000001.jpg')), image(0))
+        names = [p.name for p in images.read_pictures(images.list_pictures(video.parent))]
+        assert names == ['clip.avi_000001', 'clip.avi_000002', 'clip.avi_000003', 'clip_000001.jpg']
 
     def test_truncated_image_is_unreadable(self, tmp_path):
         """As in training and in tools/check_data.py, though OpenCV fills it up with gray."""

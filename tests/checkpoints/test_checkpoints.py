@@ -517,7 +517,7 @@ class TestConversion:
         assert 'every tensor of the model is filled' in said and (tmp_path / 'y.pth').is_file()
         config = ROOT / 'configs/classification/convmlp_m_imagenet.py'
         said = run(tmp_path / 'x.pth', tmp_path / 'z.pth', '--check', config, code=1)
-        assert 'does not fill this ConvMLP' in said and not (tmp_path / 'z.pth').exists()
+        assert f'{tmp_path / "x.pth"} does not fill this ConvMLP' in said and not (tmp_path / 'z.pth').exists()
 
     @pytest.mark.parametrize(
         'content, target, message',

@@ -451,9 +451,23 @@ class TestEvaluationIsLookedAtBeforehand:
         leaf = type('Leaf', (), dict(pipeline=type('P', (), dict(transforms=[LoadFromServer()]))))
         assert local_files([leaf]) == []
 
+    def test_bands_that_only_the_loader_can_read(self, tmp_path, scope):
+        tifffile = pytest.importorskip('tifffile')
+        for name in ('a', 'b'):
+            (tmp_path / name).mkdir()
+            tifffile.imwrite(tmp_path / name / f'{name}.tif', np.zeros((40, 50, 12), np.uint16), planarconfig='contig')
+        settings = loader(tmp_path, 0)
+        settings['dataset']['pipeline'][0]['imdecode_backend'] = 'tifffile'
+        settings['dataset']['extensions'] = ('.tif',)
+        StubRunner(tmp_path).loader(settings, 'val')
+        del settings['dataset']['pipeline'][0]['imdecode_backend']
+        with pytest.raises(DataError, match='a.tif: '):
+            StubRunner(tmp_path).loader(settings, 'val')
+
 
 class LoadFromServer:
     backend_args = dict(backend='petrel')
+    imdecode_backend = 'cv2'
 
 
 def test_a_worker_of_the_loader_names_the_file(tmp_path):

@@ -129,9 +129,28 @@ def test_each_sample_once(parts, batch_size, world_size, inner):
     assert {index for index, *_ in found + rest} == set(range(11))
 
 
+@pytest.mark.parametrize('world_size', [2, 5, 11])
+def test_fewer_samples_than_processes_are_left(world_size):
+    """Each process takes one all the same, or the others would wait for it for ever."""
+    rest = together('default', [Part(10, 1, 1)], 2, world_size, None)
+    assert [len(iteration) for iteration in rest] == [world_size]
+
+
+@pytest.mark.parametrize('inner', INNER, ids=['plain', 'by aspect ratio'])
+def test_an_incomplete_last_batch_is_left_out(inner):
+    if inner:
+        pytest.importorskip('mmdet.datasets')
+    sampler = DefaultSampler(Numbers(), seed=5)
+    sizes = [[len(b) for b in ResumableBatchSampler(sampler, 4, inner, drop_last)] for drop_last in (True, False)]
+    assert sizes == [[4, 4], [4, 4, 3]]
+
+
 def test_no_batch_to_train_on():
     sampler = DefaultSampler(Numbers(), seed=5)
     with pytest.raises(DataError, match=r'no batch to train on: 11 images .* drop_last=True\. Set .*drop_last=False'):
         ResumableBatchSampler(sampler, 100, drop_last=True)
     assert len(ResumableBatchSampler(sampler, 100)) == 1
+    pytest.importorskip('mmdet.datasets')
+    with pytest.raises(DataError, match=r'Set .* or train_dataloader\.batch_sampler\.batch_sampler\.drop_last=False'):
+        ResumableBatchSampler(sampler, 100, dict(type='mmdet.AspectRatioBatchSampler', drop_last=True))
     ResumableBatchSampler(InfiniteSampler(Numbers(), seed=5), 100, drop_last=True)  # goes on from the end to the start

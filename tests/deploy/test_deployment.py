@@ -492,6 +492,8 @@ class TestExportTool:
     def test_refusals(self, run_script, tmp_path, monkeypatch):
         config, checkpoint, _ = written(tmp_path, family=ResMLP)
         (tmp_path / 'there.pt2').write_text('mine')
+        torch.save({}, tmp_path / 'empty.pth')
+        torch.save(torch.rand(3), tmp_path / 'tensor.pth')
         before = sorted(tmp_path.iterdir())
         fixed = tmp_path / 'fixed.py'
         for args, words in [
@@ -499,6 +501,8 @@ class TestExportTool:
             ((config, checkpoint, tmp_path / 'x.xml', '--raw'), '--raw writes .onnx or .pt2'),
             ((config, checkpoint, tmp_path / 'x.onnx', '--size', '64'), '--size and --static are for --raw'),
             ((config, checkpoint, tmp_path / 'no/x.pt2'), 'does not exist: '),
+            ((config, tmp_path / 'empty.pth', tmp_path / 'x.pt2'), 'empty.pth is not a checkpoint'),
+            ((config, tmp_path / 'tensor.pth', tmp_path / 'x.pt2'), 'tensor.pth is not a checkpoint'),
             ((config, checkpoint, tmp_path / 'there.pt2'), 'already exists; --force replaces it'),
             (
                 (tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pt2', '--raw', '--size', 'abc'),

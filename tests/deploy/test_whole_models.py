@@ -270,6 +270,17 @@ def test_the_runtime_stands_alone(task, exported, bare_python, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_runtime_tells_files_of_one_name_apart(exported, tmp_path):
+    folder = exported('segmentation')
+    for number, suffix in enumerate(('png', 'jpg')):
+        cv2.imwrite(str(tmp_path / f'a.{suffix}'), cv2.imread(str(folder / f'{number}.png')))
+    runtime.predict(folder / 'model.onnx', tmp_path, tmp_path / 'out')
+    records = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert {r['file_name']: r['map'] for r in records} == {f'a.{s}': f'maps/a.{s}.png' for s in ('png', 'jpg')}
+    assert sorted(path.name for path in (tmp_path / 'out/pictures').iterdir()) == ['a.jpg.jpg', 'a.png.jpg']
+
+
+@pytest.mark.slow
 def test_bad_input_of_the_runtime(exported, tmp_path):
     path = exported('classification') / 'model.onnx'
     model = runtime.Runtime(path)

@@ -1,6 +1,7 @@
 """Configs read and changed by options."""
 
 import importlib
+import sys
 
 import pytest
 import torch
@@ -32,6 +33,23 @@ def test_data_root_in_an_inheriting_config(tmp_path):
     cfg = load_config(str(child), dict(data_root='/mine/'))
     assert cfg.train_dataloader.dataset.data_root == '/other/'
     assert cfg.val_dataloader.dataset.data_root == '/mine/'
+
+
+def test_data_root_within_the_one_of_the_base(tmp_path):
+    child = tmp_path / 'child.py'
+    child.write_text(
+        f"_base_ = '{RETINANET}'\ndata_root = 'data/coco/mine/'\n"
+        "val_evaluator = dict(ann_file=data_root + 'val.json')\n"
+    )
+    cfg = load_config(str(child))
+    assert (cfg.val_evaluator.ann_file, cfg.val_dataloader.dataset.data_root) == (
+        'data/coco/mine/val.json',
+        'data/coco/mine/',
+    )
+    cfg = load_config(str(child), dict(data_root='data/'))
+    assert cfg.val_evaluator.ann_file == 'data/val.json'
+    cfg = load_config(RETINANET, dict(data_root='data/coco/mine/'))
+    assert cfg.val_evaluator.ann_file == 'data/coco/mine/annotations/instances_val2017.json'
 
 
 @pytest.mark.parametrize('task', ['segmentation', 'classification'])
@@ -146,6 +164,15 @@ def test_options_that_code_of_the_user_reads(tmp_path, capsys):
     # What resembles nothing is let through, with a word.
     assert load_config(RETINANET, {'zebra_stripes': 7}).zebra_stripes == 7
     assert 'warning: --cfg-options zebra_stripes: ' in capsys.readouterr().out
+
+
+def test_modules_that_an_option_names_are_imported(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'imported_by_an_option.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    load_config(RETINANET, {'custom_imports.imports': ['imported_by_an_option']})
+    assert 'imported_by_an_option' in sys.modules and capsys.readouterr().out == ''
+    with pytest.raises(UserError, match='do not fit .*Failed to import not_there'):
+        load_config(RETINANET, {'custom_imports': dict(imports=['not_there'])})
 
 
 def test_name_that_is_not_in_the_zoo():

@@ -61,17 +61,20 @@ class TestBadInput:
             launch.common_parser('').parse_args(['c.py', '--cfg-options', 'a=1', 'novalue'])
         assert '--cfg-options takes KEY=VALUE, got novalue' in capsys.readouterr().err
 
-    @pytest.mark.parametrize(('launcher', 'variable'), [('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')])
+    @pytest.mark.parametrize(('launcher', 'variable'), launch.RANKS.items())
     def test_launcher_that_did_not_launch(self, tmp_path, monkeypatch, launcher, variable):
         monkeypatch.delenv(variable, raising=False)
         with pytest.raises(UserError, match=f'--launcher {launcher} .*{variable} is not set.*tools/dist_train.sh or'):
             ready(SHAPES, tmp_path, launcher=launcher)
 
     def test_launchers_without_a_gpu(self, shapes, tmp_path, monkeypatch):
-        monkeypatch.setenv('SLURM_PROCID', '0')
+        monkeypatch.setenv('RANK', 'another')
         for launcher in ('mpi', 'slurm'):
+            monkeypatch.setenv(launch.RANKS[launcher], '1')
             with pytest.raises(UserError, match=f'no GPU found, and --launcher {launcher} needs one: use pytorch'):
                 ready(SHAPES, tmp_path, launcher=launcher, data_root=str(shapes / 'coco'))
+            with launch.sole_run_in(tmp_path / 'w'):  # of which the first process holds the lock, and this is another
+                assert not (tmp_path / 'w').exists()
 
     @pytest.mark.parametrize('name', ['lost.pth', 'short.pth'])
     def test_resuming_from_a_file_that_is_not_whole(self, tmp_path, name):

@@ -3,6 +3,7 @@
 import importlib.util
 import pickle
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from helpers.training import (
     options,
     run,
 )
+
+from mlp_backbones.engine.config import load_config
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +106,14 @@ def test_test_time_augmentation(task, shapes, tmp_path):
         assert not any(torch.equal(a['pred_score'], b['pred_score']) for a, b in zip(plain, tta))
     else:
         assert all(len(s['pred_instances']['scores']) for s in tta)
+
+
+def test_label_maps_are_written_by_every_evaluator_of_a_list():
+    save = runpy.run_path(str(ROOT / 'tools/test.py'))['save_predictions']
+    cfg = load_config(str(ROOT / 'configs' / FLIPPED['segmentation']))
+    cfg.test_evaluator = [cfg.test_evaluator]
+    save(cfg, 'maps', None)
+    assert (cfg.test_evaluator[0].output_dir, cfg.test_evaluator[0].keep_results) == ('maps', True)
 
 
 def test_masks_are_not_merged(shapes, tmp_path):
