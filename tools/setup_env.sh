@@ -59,13 +59,18 @@ if [ ! -x "$VENV/bin/python" ]; then
 fi
 
 # --- install ------------------------------------------------------------------------------------------------------
+pid=
+trap '[ -z "$pid" ] || kill -- "-$pid" 2>/dev/null' EXIT # nothing goes on installing
+trap 'exit 130' HUP INT TERM
 # Run a step with its output in the log, and print a line every minute.
 step() {
-  local label=$1 start=$SECONDS pid
+  local label=$1 start=$SECONDS
   shift
   say "$label"
+  set -m # a process group of its own
   "$@" >>"$LOG" 2>&1 &
   pid=$!
+  set +m
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     (((SECONDS - start) % 60)) || say "  ... $(((SECONDS - start) / 60)) min"
@@ -74,6 +79,7 @@ step() {
     tail -n 30 "$LOG" >&2
     die "failed: $label (everything it printed: $LOG)"
   fi
+  pid=
 }
 
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"

@@ -2,9 +2,12 @@ import configparser
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,6 +261,11 @@ def test_check_env_without_the_package(tmp_path):
     assert done.returncode == 1 and f'-m pip install -e {ROOT}' in done.stderr and 'Traceback' not in done.stderr
 
 
+def alive(process):
+    stat = Path(f'/proc/{process}/stat')
+    return stat.exists() and stat.read_text().split()[2] != 'Z'
+
+
 class TestSetUp:
     """The scripts, in front of an environment that is only a Python which says how it was called."""
 
@@ -327,6 +335,24 @@ class TestSetUp:
         done = self.call(tmp_path / 'none', 'setup_env.sh', '--stack', 'openmmlab', PYTHON=str(new))
         assert f'{new} is not a Python 3.10 or 3.11, which the stack openmmlab needs' in done.stderr
         assert not (tmp_path / 'none').exists()
+
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+    def test_nothing_goes_on_installing_when_it_is_stopped(self, venv, number):
+        there = venv('onedl')
+        pip = f'sleep 60 & echo $! >{there}/started; wait'
+        stub = there / 'bin/python'
+        stub.write_text(f'#!/bin/sh\ncase "$*" in *-m\\ pip*) {pip};; *) exec {sys.executable} "$@";; esac\n')
+        env = {**os.environ, 'TORCH': '', 'VENV': str(there)}
+        run = subprocess.Popen([ROOT / 'tools/setup_env.sh'], env=env, stdout=subprocess.DEVNULL)
+        while not (there / 'started').exists() or not (there / 'started').read_text():
+            time.sleep(0.05)
+        run.send_signal(number)
+        assert run.wait(30) == 130
+        sleeping = int((there / 'started').read_text())
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and alive(sleeping):
+            time.sleep(0.05)
+        assert not alive(sleeping)
 
     def test_another_torch(self, tmp_path):
         for wanted, args, words in (
