@@ -1,12 +1,10 @@
 """Train a classifier, a detector or a segmentor; the config decides which."""
 
 import argparse
-import importlib.util
 import sys
 
 from mlp_backbones.engine.launch import build_runner, common_parser, prepare, resume, sole_run_in
-from mlp_backbones.utils.cli import run_tool
-from mlp_backbones.utils.errors import UserError
+from mlp_backbones.utils.cli import check_installed, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,23 +52,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def add_tensorboard(cfg) -> None:
-    """Write the curves for TensorBoard beside what the config has.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
-    if importlib.util.find_spec('tensorboard') is None:
-        raise UserError('--tensorboard: tensorboard is not installed. Install it with:\n  pip install tensorboard')
-    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
-    visualizer.setdefault('vis_backends', []).append(dict(type='TensorboardVisBackend'))
-
-
 def main() -> None:
     args = parse_args()
     cfg = prepare(args, train=True, amp=args.amp)
     if args.tensorboard:
-        add_tensorboard(cfg)
+        check_installed('--tensorboard', 'tensorboard')
+        visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+        visualizer.setdefault('vis_backends', []).append(dict(type='TensorboardVisBackend'))
     with sole_run_in(cfg.work_dir):
         runner = build_runner(cfg)
         if args.resume:

@@ -38,13 +38,9 @@ def describe_classes(cfg, model: torch.nn.Module, content: Any) -> dict[str, Any
     hues = (i * 0.618034 % 1 for i in range(number))
     colors = [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]
     palette = [tuple(color) for color in first('palette')] or colors
-    coco = cfg.default_scope == 'mmdet' and _coco_classes() == classes
-    ids = COCO_IDS if coco else first('category_ids') or list(range(1, number + 1))
+    known = importlib.import_module('mmdet.datasets').CocoDataset.METAINFO if cfg.default_scope == 'mmdet' else {}
+    ids = COCO_IDS if known.get('classes') == classes else first('category_ids') or list(range(1, number + 1))
     return dict(classes=classes, palette=palette, category_ids=ids)
-
-
-def _coco_classes() -> tuple[str, ...]:
-    return importlib.import_module('mmdet.datasets').CocoDataset.METAINFO['classes']
 
 
 def _metas(cfg, content: Any) -> Iterator[dict[str, Any]]:

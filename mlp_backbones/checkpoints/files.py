@@ -23,6 +23,8 @@ from .pickles import Described, SafeUnpickler, sizes
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what a file of torch before 1.6 starts with
 LONGEST_NAME = 500  # characters of a tensor's name
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'ema_state_dict')
+# Names that many files share, so that torch's cache cannot tell them apart.
+COMMON = re.compile(r'(|model|pytorch_model|weights|checkpoint|latest|last|best_.*|(epoch|iter)_\d+)(\..*)?')
 NUMBERS = re.compile(r'[biufc]\d{1,2}')  # the dtypes that a numpy array may have
 
 
@@ -33,7 +35,7 @@ def fetch(url: str) -> Path:
         CheckpointError: The server cannot be reached, or the file does not have the hash in its name.
     """
     name = url.split('?')[0].rsplit('/', 1)[-1]
-    if name.split('.')[0] in ('', 'model', 'pytorch_model', 'weights'):  # names that many files share
+    if COMMON.fullmatch(name):
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}'
     target = Path(torch.hub.get_dir()) / 'checkpoints' / name
     if target.is_file():

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
-from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, sha256, state_dict_of
+from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, state_dict_of
 from mlp_backbones.models.backbones.loading import fill_model
+from mlp_backbones.utils.files import sha256
 
 PADDLE = FOLDER.parent / 'paddle'  # written by paddlepaddle 2.6.2 from small models of PaddleViT's code
 NAMES = {ConvMLP: 'convmlp', ResMLP: 'resmlp', GMLP: 'gmlp', RepMLP: 'repmlp'}
@@ -425,14 +426,17 @@ class TestFiles:
     def test_downloads_are_kept_in_torchs_cache(self, url, tmp_path):
         torch.save({'a': torch.ones(2)}, tmp_path / 'served/x.pth')
         name = f'y-{sha256(tmp_path / "served/x.pth")[:8]}.pth'
-        for served in (name, 'model.pth'):
+        for served in (name, 'model.pth', 'epoch_12.pth', 'best_bbox_mAP.pth'):
             shutil.copy(tmp_path / 'served/x.pth', tmp_path / 'served' / served)
             for _ in range(2):  # the second time without the host's file
                 assert torch.equal(read_checkpoint(f'{url}/{served}?download=1')['a'], torch.ones(2))
                 (tmp_path / 'served' / served).unlink(missing_ok=True)
-        prefix = hashlib.sha256(f'{url}/model.pth?download=1'.encode()).hexdigest()[:16]
+        common = {
+            f'hub/checkpoints/{hashlib.sha256(f"{url}/{n}?download=1".encode()).hexdigest()[:16]}_{n}'
+            for n in ('model.pth', 'epoch_12.pth', 'best_bbox_mAP.pth')
+        }
         kept = {str(p.relative_to(tmp_path / 'cache')) for p in (tmp_path / 'cache').rglob('*') if p.is_file()}
-        assert kept == {f'hub/checkpoints/{name}', f'hub/checkpoints/{prefix}_model.pth'}
+        assert kept == {f'hub/checkpoints/{name}', *common}
 
     @pytest.mark.parametrize(
         ('name', 'message'),

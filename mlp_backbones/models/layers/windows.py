@@ -45,15 +45,11 @@ class WindowPropagation(Recomputed):
     """What windows tell each other: a depthwise convolution over the whole map, added to it.
 
     It starts at zero, so that a pretrained model is unchanged at first: (N, H, W, C) -> (N, H, W, C).
-
-    Args:
-        channels (int): Channels of the map.
-        kernel_size (int): Odd. Defaults to 3.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         for parameter in self.conv.parameters():
             nn.init.zeros_(parameter)
 
