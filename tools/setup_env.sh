@@ -39,11 +39,11 @@ fits() { [ "$(ask "$1" '"%d.%d" % sys.version_info[:2] in stack.pythons')" = Tru
 
 [ -x "$VENV/bin/python" ] && PYTHON=$VENV/bin/python
 if [ -z "${PYTHON:-}" ]; then
-  for candidate in python3.11 python3.12 python3.10 python3 python; do
+  for candidate in python3.11 python3.12 python3.13 python3.10 python3 python; do
     fits "$candidate" && PYTHON=$candidate && break
   done
 fi
-versions=$([ "$STACK" = onedl ] && echo '3.10, 3.11 or 3.12' || echo '3.10 or 3.11')
+versions=$([ "$STACK" = onedl ] && echo '3.10 to 3.13' || echo '3.10 or 3.11')
 [ -n "${PYTHON:-}" ] || die "no Python $versions found; install one (Debian: apt install python3 python3-venv) or set PYTHON"
 fits "$PYTHON" || die "$PYTHON is not a Python $versions, which the stack $STACK needs"
 [ -z "$LOCK" ] || [ "$(ask "$PYTHON" 'sys.version_info[:2]')" = '(3, 11)' ] \
