@@ -168,7 +168,7 @@ def _spread_data_root(cfg, roots: set) -> None:
     if root is None:
         return
     for node in nodes([value for key, value in cfg.items() if key.endswith(('_dataloader', '_evaluator'))]):
-        for old in roots - {root}:
+        for old in sorted(roots - {root}, key=len, reverse=True):
             if node.get('data_root') == old:
                 node['data_root'] = root
             file, new = str(node.get('ann_file')), os.path.join(root, '')

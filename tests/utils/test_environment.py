@@ -343,7 +343,12 @@ class TestSetUp:
         stub = there / 'bin/python'
         stub.write_text(f'#!/bin/sh\ncase "$*" in *-m\\ pip*) {pip};; *) exec {sys.executable} "$@";; esac\n')
         env = {**os.environ, 'TORCH': '', 'VENV': str(there)}
-        run = subprocess.Popen([ROOT / 'tools/setup_env.sh'], env=env, stdout=subprocess.DEVNULL)
+        run = subprocess.Popen(
+            [ROOT / 'tools/setup_env.sh'],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # these tests may run in the background
+        )
         while not (there / 'started').exists() or not (there / 'started').read_text():
             time.sleep(0.05)
         run.send_signal(number)
