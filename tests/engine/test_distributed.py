@@ -117,6 +117,7 @@ def test_fsdp_trains_resumes_and_saves_plain_checkpoints(shapes, tmp_path):
         assert epochs == 1 or f'resumed epoch: {epochs - 1}, iter: {steps[-2][-1]}' in done.stdout + done.stderr
         assert METRIC[CLASSIFICATION] in evaluation[-1]
     assert steps == [[1, 2], [3, 4], [5, 6, 7], [8, 9]]
+    assert sorted(path.name for path in (tmp_path / 'w').glob('*.pth')) == [f'epoch_{n}.pth' for n in (2, 3, 4)]
     cfg = load_config(str(tmp_path / 'fsdp.py'))
     model = build_model(cfg, weights=str(tmp_path / 'w/epoch_4.pth'))
     saved = torch.load(tmp_path / 'w/epoch_4.pth', weights_only=False)['state_dict']

@@ -173,7 +173,8 @@ def save_after_last(runner, folder: str, save: Callable[..., None], *args: Any, 
 class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's, which writes checkpoints whole, and keeps the last one and the best one until the next is there.
 
-    A run that goes on in another work dir, or in a copy, removes nothing where it came from.
+    A run that goes on in another work dir, or in a copy, removes nothing where it came from. FlexibleRunner (FSDP)
+    writes files by itself, behind the removal: there two are kept where it is to be one.
 
     Args:
         *args (Any): As of mmengine's hook.
@@ -187,6 +188,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     """
 
     backend_args: dict | None
+    max_keep_ckpts: int
 
     def __init__(self, *args: Any, asynchronous: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -194,6 +196,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.backend_args = whole_files(asynchronous)
 
     def before_train(self, runner) -> None:
+        if hasattr(runner, 'strategy'):
+            self.backend_args = None
+            self.max_keep_ckpts = 2 if self.max_keep_ckpts == 1 else self.max_keep_ckpts
         WholeFileBackend.outdated.clear()  # what a run before this one in the same process failed to replace
         super().before_train(runner)
         # mmengine would remove whatever path the checkpoint that is resumed calls the best.
