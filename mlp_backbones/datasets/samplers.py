@@ -152,7 +152,9 @@ class ResumableBatchSampler:
     def _batches(self, sampler, batch_size: int) -> Any:
         if self.inner is None:
             return BatchSampler(sampler, batch_size, self.drop_last)
-        settings = dict(sampler=sampler, batch_size=batch_size, **dict(drop_last=True) if self.drop_last else {})
+        settings = dict(sampler=sampler, batch_size=batch_size)
+        if self.drop_last:
+            settings['drop_last'] = True
         return DATA_SAMPLERS.build(self.inner, default_args=settings)
 
     def _batches_of(self, places: Iterable[_Place], batch_size: int) -> Any:

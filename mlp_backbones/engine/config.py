@@ -167,16 +167,14 @@ def _spread_data_root(cfg, roots: set) -> None:
     root = cfg.get('data_root')
     if root is None:
         return
+    known = sorted({*roots, root}, key=len, reverse=True)  # of two that a file is in, the inner one first
     for node in nodes([value for key, value in cfg.items() if key.endswith(('_dataloader', '_evaluator'))]):
-        for old in sorted(roots - {root}, key=len, reverse=True):
-            if node.get('data_root') == old:
-                node['data_root'] = root
-            file, new = str(node.get('ann_file')), os.path.join(root, '')
-            if file.startswith(new) and new.startswith(os.path.join(old, '')):
-                break  # it is in the new folder, which is in the old one
-            if file.startswith(os.path.join(old, '')):
-                node['ann_file'] = os.path.join(root, os.path.relpath(node['ann_file'], old))
-                break
+        if node.get('data_root') in known:
+            node['data_root'] = root
+        file = str(node.get('ann_file'))
+        old = next((old for old in known if file.startswith(os.path.join(old, ''))), root)
+        if old != root:
+            node['ann_file'] = os.path.join(root, os.path.relpath(file, old))
 
 
 def class_name(settings) -> str:

@@ -205,6 +205,10 @@ class TestReplacedCheckpoints:
         self.start(tmp_path / 'other', 0.5, epochs=1)  # a run after it in this process
         assert 'best_score_epoch_1.pth' in saved(tmp_path)
 
+    def test_another_backend_removes_before_it_writes(self, tmp_path):
+        self.start(tmp_path, 0.5, 0.4, 0.3, epochs=3, backend_args=dict(backend='local'))
+        assert saved(tmp_path) == ['best_score_epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+
     def test_a_run_that_goes_on_elsewhere_removes_nothing_where_it_came_from(self, tmp_path):
         self.start(tmp_path / 'a', 0.5, 0.6)
         assert saved(tmp_path / 'a') == ['best_score_epoch_2.pth', 'epoch_2.pth']

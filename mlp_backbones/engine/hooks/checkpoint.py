@@ -106,10 +106,10 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[Path]]:
     work_dir = Path(work_dir).absolute()
     pointer = work_dir / 'last_checkpoint'
     text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    own, named = work_dir / Path(text).name, Path(text).absolute()
-    candidates = _checkpoints_in(work_dir) or (_checkpoints_in(named.parent) if text else [])
+    candidates = _checkpoints_in(work_dir)
     if text:  # a work dir may have been copied or moved since: the file of that name in it goes first
-        candidates.insert(0, own if own.exists() else named)
+        own, named = work_dir / Path(text).name, Path(text).absolute()
+        candidates = [own if own.exists() else named, *(candidates or _checkpoints_in(named.parent))]
     broken: list[Path] = []
     for path in dict.fromkeys(candidates):
         if is_whole(path):
@@ -173,8 +173,8 @@ def save_after_last(runner, folder: str, save: Callable[..., None], *args: Any, 
 class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's, which writes checkpoints whole, and keeps the last one and the best one until the next is there.
 
-    A run that goes on in another work dir, or in a copy, removes nothing where it came from. FlexibleRunner (FSDP)
-    writes files by itself, behind the removal: there two are kept where it is to be one.
+    A run that goes on in another work dir, or in a copy, removes nothing where it came from. What FlexibleRunner (FSDP)
+    or another backend writes comes behind the removal: there two are kept where it is to be one.
 
     Args:
         *args (Any): As of mmengine's hook.
@@ -192,13 +192,14 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def __init__(self, *args: Any, asynchronous: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
-            self.backend_args = whole_files(asynchronous)
+        self.asynchronous = asynchronous
+        self.local = self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir)
 
     def before_train(self, runner) -> None:
-        if hasattr(runner, 'strategy'):
-            self.backend_args = None
-            self.max_keep_ckpts = 2 if self.max_keep_ckpts == 1 else self.max_keep_ckpts
+        if self.local and not hasattr(runner, 'strategy'):
+            self.backend_args = whole_files(self.asynchronous)
+        elif self.max_keep_ckpts == 1:
+            self.max_keep_ckpts = 2
         WholeFileBackend.outdated.clear()  # what a run before this one in the same process failed to replace
         super().before_train(runner)
         # mmengine would remove whatever path the checkpoint that is resumed calls the best.
