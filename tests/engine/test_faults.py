@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT
-from helpers.processes import Run
+from helpers.processes import Run, gone
 from helpers.training import BACKBONE, BY_EPOCH, BY_ITERATION
 
 from mlp_backbones.datasets import make_shapes
@@ -99,19 +99,6 @@ def case(request, tmp_path_factory):
 @pytest.fixture(scope='module')
 def by_epoch(tmp_path_factory):
     return Case(tmp_path_factory.mktemp('faults'), *RUNS['epoch'])
-
-
-def leftovers(group):
-    """Processes of a group that are still there."""
-    found = subprocess.run(['ps', '-eo', 'pgid,stat,args'], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in found if line.split()[0] == str(group) and not line.split()[1].startswith('Z')]
-
-
-def gone(group, seconds=30):
-    end = time.monotonic() + seconds
-    while (left := leftovers(group)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left, left
 
 
 @pytest.mark.parametrize('number', range(ROUNDS))

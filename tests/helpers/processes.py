@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 import tempfile
 import time
@@ -90,3 +91,16 @@ def tool(name, *arguments, cwd, check=True):
         code = run.wait(600)
         assert not check or code == 0, run.printed[-3000:]
         return code, run.printed
+
+
+def leftovers(group):
+    """Processes of a group that are still there."""
+    found = subprocess.run(['ps', '-eo', 'pgid,stat,args'], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in found if line.split()[0] == str(group) and not line.split()[1].startswith('Z')]
+
+
+def gone(group, seconds=30):
+    end = time.monotonic() + seconds
+    while (left := leftovers(group)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left, left

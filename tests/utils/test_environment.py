@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
+from helpers.processes import gone
 
 import mlp_backbones
 from mlp_backbones.utils import environment
@@ -261,11 +261,6 @@ def test_check_env_without_the_package(tmp_path):
     assert done.returncode == 1 and f'-m pip install -e {ROOT}' in done.stderr and 'Traceback' not in done.stderr
 
 
-def alive(process):
-    stat = Path(f'/proc/{process}/stat')
-    return stat.exists() and stat.read_text().split()[2] != 'Z'
-
-
 class TestSetUp:
     """The scripts, in front of an environment that is only a Python which says how it was called."""
 
@@ -351,13 +346,10 @@ class TestSetUp:
         )
         while not (there / 'started').exists() or not (there / 'started').read_text():
             time.sleep(0.05)
+        group = os.getpgid(int((there / 'started').read_text()))
         run.send_signal(number)
         assert run.wait(30) == 130
-        sleeping = int((there / 'started').read_text())
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and alive(sleeping):
-            time.sleep(0.05)
-        assert not alive(sleeping)
+        gone(group)
 
     def test_another_torch(self, tmp_path):
         for wanted, args, words in (
