@@ -63,26 +63,19 @@ def main() -> None:
     import torch
 
     from mlp_backbones import reparameterize
-    from mlp_backbones.apis.classes import describe_classes
-    from mlp_backbones.apis.zoo import build_model
-    from mlp_backbones.checkpoints import read_checkpoint
+    from mlp_backbones.apis.inference import load_model
     from mlp_backbones.deploy.export import parse_size
     from mlp_backbones.models.backbones.base import BaseBackbone
-    from mlp_backbones.models.backbones.loading import fill_model
 
     if not hasattr(getattr(torch.export, 'Dim', None), 'AUTO'):
         raise UserError(f'export needs torch 2.6 or later, this is {torch.__version__}')
     if args.size:
         args.size = parse_size(args.size)
     cfg = load_config(args.config, args.cfg_options)
-    cfg.model.backbone.init_cfg = None
-    content = {} if args.checkpoint == 'none' else read_checkpoint(args.checkpoint)
-    model = build_model(cfg)
-    if args.checkpoint != 'none':
-        fill_model(model, content, args.checkpoint, strict=True)
+    model, about = load_model(cfg, args.checkpoint)
+    model.dataset_meta = about
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is not one of ours')
-    model.dataset_meta = describe_classes(cfg, model, content)
     if not args.no_fold:
         model = reparameterize(model, inplace=True)
     with written_together(args.out) as partial:  # OpenVINO's weights are a file of their own

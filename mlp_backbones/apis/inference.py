@@ -44,6 +44,20 @@ def device_of(name: str | None) -> torch.device:
         raise UserError(f'the device {name!r} cannot be used: {str(error).splitlines()[0]}') from error
 
 
+def load_model(cfg, weights: str | Path, whole: bool = True) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a config with these weights, 'none' for random ones, and what is known of its classes.
+
+    Raises:
+        CheckpointError: The weights do not fill the model, or, unless ``whole``, its backbone.
+    """
+    cfg.model.backbone.init_cfg = None
+    content = {} if weights == 'none' else read_checkpoint(weights)
+    model = build_model(cfg)
+    if weights != 'none':
+        fill_model(model, content, weights, strict=whole)
+    return model, describe_classes(cfg, model, content)
+
+
 class Predictor(Model):
     """A framework's inferencer with one of our models in it, used as ``deploy.runtime.Runtime`` is. Use ``build``.
 
@@ -97,13 +111,8 @@ class Predictor(Model):
         target = device_of(device)
         path, entry = find_config(name)
         cfg = load_config(path)
-        weights = weights or find_weights(str(name), entry)
-        cfg.model.backbone.init_cfg = None
-        content = {} if weights == 'none' else read_checkpoint(weights)
-        model = build_model(cfg)
-        if weights != 'none':
-            fill_model(model, content, weights, strict=whole)
-        return Predictor(cfg, model.to(target), describe_classes(cfg, model, content))
+        model, about = load_model(cfg, weights or find_weights(str(name), entry), whole)
+        return Predictor(cfg, model.to(target), about)
 
     def predict(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Return the results of each image of a batch, as ``Runtime`` does; they have one size, unless ``mixed``."""
