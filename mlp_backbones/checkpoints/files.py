@@ -24,31 +24,28 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what a file of torch before 1.6 starts 
 LONGEST_NAME = 500  # characters of a tensor's name
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'ema_state_dict')
 # Names that many files share, so that torch's cache cannot tell them apart.
-COMMON = re.compile(r'(|model|pytorch_model|weights|checkpoint|latest|last|best_.*|(epoch|iter)_\d+)(\..*)?')
+COMMON = re.compile(r'[^.]*|(model|pytorch_model|weights|checkpoint|latest|last|best_.*|(epoch|iter)_\d+)\..*')
 NUMBERS = re.compile(r'[biufc]\d{1,2}')  # the dtypes that a numpy array may have
 
 
-def fetch(url: str) -> Path:
-    """Download a file into torch's cache, where mmengine looks too, unless it is there already.
-
-    Raises:
-        CheckpointError: The server cannot be reached, or the file does not have the hash in its name.
-    """
+def cached(url: str) -> Path:
+    """Return the place of a download in torch's cache, where mmengine looks too."""
     name = url.split('?')[0].rsplit('/', 1)[-1]
     if COMMON.fullmatch(name):
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}'
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / name
-    if target.is_file():
-        return target
+    return Path(torch.hub.get_dir()) / 'checkpoints' / name
+
+
+def download(url: str, target: Path) -> None:
+    """Download a file, or raise CheckpointError: no server, or a file that does not have the hash in its name."""
     print(f'Downloading {url} to {target}', file=sys.stderr, flush=True)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target), _hash_in(name), progress=sys.stderr.isatty())
+        torch.hub.download_url_to_file(url, str(target), _hash_in(target.name), progress=sys.stderr.isatty())
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f'cannot download {url}: {error}. Download it elsewhere and give the file, or put it there as {target}'
         ) from error
-    return target
 
 
 def _hash_in(name: str) -> str | None:
@@ -85,13 +82,29 @@ def read_checkpoint(source: str | Path) -> Any:
     """
     if not isinstance(source, (str, Path)):
         raise InvalidType(f'a checkpoint must be a path or a URL, got {source!r}')
-    path = Path(source)
     if str(source).startswith(('http://', 'https://')):
-        path = fetch(str(source))
-    elif '://' in str(source):
+        return _read_download(str(source))
+    if '://' in str(source):
         raise CheckpointError(f'a checkpoint must be a path or an http(s) URL, got {source}')
-    elif not os.path.isfile(path):
+    if not os.path.isfile(source):
         raise CheckpointNotFound(f'the checkpoint {source} does not exist')
+    return _read_file(Path(source))
+
+
+def _read_download(url: str) -> Any:
+    path = cached(url)
+    new = not path.is_file()
+    if new:
+        download(url, path)
+    try:
+        return _read_file(path)
+    except CheckpointError:
+        if new:  # half a file, or a web page in its place, must not stay in the cache
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _read_file(path: Path) -> Any:
     try:
         with path.open('rb') as file:
             start = file.read(256).lstrip()

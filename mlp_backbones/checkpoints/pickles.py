@@ -21,8 +21,9 @@ DTYPES = {name: dtype for name, dtype in DTYPES.items() if not str(dtype).starts
 DTYPES |= {'torch.UntypedStorage': torch.uint8, 'torch.storage.UntypedStorage': torch.uint8}
 DESCRIBED = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
 DESCRIBED += ['numpy.core.numeric._frombuffer', 'numpy._core.numeric._frombuffer', 'numpy.dtype', 'numpy.ndarray']
-# What training scripts and mmengine's hooks save beside the weights; a history of losses names its methods by getattr.
+# What training scripts and mmengine save beside the weights; histories and a schedule name methods by getattr.
 DESCRIBED += ['argparse.Namespace', 'mmengine.logging.history_buffer.HistoryBuffer', 'torch.device']
+DESCRIBED += ['mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler']
 DESCRIBED += ['builtins.getattr', '__builtin__.getattr']
 
 
@@ -56,12 +57,14 @@ class SafeUnpickler(pickle._Unpickler):
     def __init__(self, file: Any, limit: int, storage: Callable[[str, torch.dtype, int], Tensor] | None = None) -> None:
         super().__init__(file, encoding='latin1')
         self.limit, self.storage = limit, storage
-        plain = ('collections.Counter', 'torch.Size', 'builtins.set', '__builtin__.set')
+        plain = ['collections.Counter', 'torch.Size', 'builtins.set', '__builtin__.set']
+        plain += ['mmengine.config.config.ConfigDict']
         self.allowed: dict[str, Any] = {
             **DTYPES,
             **{path: functools.partial(Described, path) for path in DESCRIBED},
             **dict.fromkeys(plain, lambda items=(): items),
             'collections.OrderedDict': lambda: {},
+            '__builtin__.bytes': lambda: b'',  # how protocol 2 writes empty ones
             '_codecs.encode': self._encode,
             'torch._utils._rebuild_tensor_v2': self._tensor,
             'torch._utils._rebuild_tensor_v3': self._tensor,

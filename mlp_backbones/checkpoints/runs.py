@@ -71,10 +71,15 @@ def _made(value: Any, done: dict[int, Any]) -> Any:
 
 def _remade(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _made(item, done) for key, item in value.items()}
+        return {key: _made(item, done) for key, item in value.items() if not _is_method(item)}
     if isinstance(value, (list, tuple)):
         return type(value)(_made(item, done) for item in value)
     return _object(value, done) if isinstance(value, Described) else value
+
+
+def _is_method(value: Any) -> bool:
+    """Return whether a file names a method here; its owner has one of its own already."""
+    return isinstance(value, Described) and value.path.endswith('.getattr')
 
 
 def _object(described: Described, done: dict[int, Any]) -> Any:

@@ -1,6 +1,8 @@
 """A classification dataset of one folder per class, whose labels follow the order of the given class names."""
 
-from mmpretrain.datasets import CustomDataset as MMPretrainCustomDataset
+from mmengine.fileio import get_file_backend
+from mmpretrain.datasets.custom import CustomDataset as MMPretrainCustomDataset
+from mmpretrain.datasets.custom import find_folders
 
 from ..registry import DATASETS
 from ..utils.errors import DataError
@@ -19,10 +21,9 @@ class CustomDataset(MMPretrainCustomDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return a dict for each image, with its path and label."""
-        data_list = super().load_data_list()
         if self.ann_file or not self.with_label or self.CLASSES is None:
-            return data_list
-        folders = list(self.folder_to_idx)
+            return super().load_data_list()
+        folders, _ = find_folders(self.img_prefix, get_file_backend(self.img_prefix, enable_singleton=True))
         labels = {name: label for label, name in enumerate(self.CLASSES)}
         missing = [name for name in labels if name not in folders]
         unknown = [name for name in folders if name not in labels]
@@ -31,5 +32,6 @@ class CustomDataset(MMPretrainCustomDataset):
                 f'{self.img_prefix} must have a folder for each class name and no other: '
                 f'missing {", ".join(missing) or "none"}; unknown {", ".join(unknown) or "none"}'
             )
+        data_list = super().load_data_list()
         self.folder_to_idx: dict[str, int] = labels
         return [{**info, 'gt_label': labels[folders[info['gt_label']]]} for info in data_list]

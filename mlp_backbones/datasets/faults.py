@@ -93,7 +93,7 @@ class GuardedPipeline(Compose):
         sample: Any = out and out.get('data_samples')
         if hasattr(sample, 'gt_sem_seg'):
             path = sample.metainfo.get('seg_map_path')
-            if problem := label_problem(sample.gt_sem_seg.data, self.heads):
+            if problem := label_problem(sample.gt_sem_seg.data.squeeze(0), self.heads):
                 raise DataError(f'{path}: {problem}. {HELP}')
             if problem := size_problem(path, sample.metainfo.get('ori_shape')):
                 self.faults.add(path, problem)
@@ -107,7 +107,9 @@ def files_of(info: dict) -> list[str]:
 
 
 def label_problem(labels: Any, heads: Sequence[Head]) -> str | None:
-    """Return which labels of a map, as loaded, a head does not have, or None."""
+    """Return which labels of a map, (H, W) as loaded, a head does not have, or None."""
+    if labels.ndim != 2:
+        return f'is not a label map: it is of shape {tuple(labels.shape)}, as loaded'
     values = np.unique(labels).tolist()
     for place, number, ignored in heads:
         if unknown := [label for label in values if label >= number and label != ignored]:

@@ -83,7 +83,7 @@ def install_command() -> str:
 
 def rebuild_command(settings: str = '') -> str:
     """The shell command that compiles the installed mmcv again, with environment variables such as ``FORCE_CUDA=1``."""
-    ((distribution, version),) = installed('mmcv').items()
+    distribution, version = next(iter(installed('mmcv').items()))
     options = '--no-build-isolation --force-reinstall --no-deps --no-cache-dir'
     build = pip(*STACKS[stacks()[0]].build)
     return f'{build} && {settings}CFLAGS={shlex.quote(CFLAGS)} {pip(f"{distribution}=={version}", options=options)}'

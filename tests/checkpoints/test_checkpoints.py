@@ -16,6 +16,7 @@ import torch
 from helpers import ROOT
 from helpers.families import TINY, tiny
 from helpers.goldens import FOLDER, GOLDENS, difference, image, load
+from mmengine.model import PretrainedInit
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -280,6 +281,15 @@ class TestWhatDoesNotFit:
         # A part of the same arch is no other arch.
         tiny(cls, out_indices=(1,)).fit(tiny(cls, out_indices=(0, 1, 2, 3)).state_dict(), 'x')
 
+    @pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained', PretrainedInit])
+    def test_every_way_to_name_pretrained_weights(self, kind, tmp_path):
+        part = tiny(ConvMLP).state_dict()
+        part.pop('tokenizer.block.0.weight')
+        torch.save(part, tmp_path / 'x.pth')
+        model = tiny(ConvMLP, init_cfg=dict(type=kind, checkpoint=str(tmp_path / 'x.pth')))
+        with pytest.raises(CheckpointError, match=r'tokenizer\.block\.0\.weight'):
+            model.init_weights()
+
     def test_a_list_of_init_cfg_is_read_safely_too(self, tmp_path):
         torch.save({'a': Payload(tmp_path / 'ran')}, tmp_path / 'x.pth')
         kaiming = dict(type='Kaiming', layer='Conv2d')
@@ -447,6 +457,29 @@ class TestFiles:
         with pytest.raises(CheckpointError, match=f'cannot download {url}/{name}: {message}'):
             read_checkpoint(f'{url}/{name}')
         assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()]
+
+    def test_downloads_that_their_query_tells_apart(self, url, tmp_path):
+        for number in (1, 2):  # as Google Drive's
+            torch.save({'a': torch.full((2,), number)}, tmp_path / 'served/uc')
+            assert read_checkpoint(f'{url}/uc?export=download&id={number}')['a'].tolist() == [number] * 2
+        assert read_checkpoint(f'{url}/uc?export=download&id=1')['a'].tolist() == [1, 1]
+
+    @pytest.mark.parametrize('broken', [lambda whole: whole[: len(whole) // 2], lambda _: b'<!DOCTYPE html>Sign in'])
+    def test_a_broken_download_does_not_stay(self, broken, url, tmp_path):
+        served = tmp_path / 'served/net.pth'
+        torch.save({'a': torch.ones(2)}, served)
+        whole = served.read_bytes()
+        served.write_bytes(broken(whole))
+        with pytest.raises(CheckpointError, match='net.pth is'):
+            read_checkpoint(f'{url}/net.pth')
+        served.write_bytes(whole)
+        assert read_checkpoint(f'{url}/net.pth')['a'].tolist() == [1, 1]
+        # A file that was there already is the user's.
+        (kept,) = (tmp_path / 'cache').rglob('net.pth')
+        kept.write_bytes(b'<html>')
+        with pytest.raises(CheckpointError, match='web page'):
+            read_checkpoint(f'{url}/net.pth')
+        assert kept.exists()
 
     def test_safetensors(self, tmp_path):
         safetensors = pytest.importorskip('safetensors.torch')

@@ -14,7 +14,9 @@ from helpers.training import CLASSIFICATION, options
 from helpers.whole_models import WHOLE, small
 from hostile.attacks import Touch, call, doubled, text
 from hostile.mutations import pack
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleLR
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mlp_backbones.checkpoints import CheckpointError
@@ -58,6 +60,26 @@ def test_everything_of_a_run_comes_back(tmp_path):
     assert loss.max_length == 7
     loss.update(1.0)  # and it goes on
     assert loss.data[0].tolist() == [0.5, 0.25, 1.0]
+
+
+def test_what_schedules_and_settings_bring_along(tmp_path):
+    """OneCycleLR keeps a method of its own, metainfo mmengine's dicts, and protocol 2 knows no empty bytes."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedules = [OneCycleLR(optimizer, eta_max=0.2, total_steps=8) for _ in range(2)]
+    optimizer.step()
+    schedules[0].step()
+    meta = ConfigDict(classes=('a', 'b'), groups=dict(round=['a']))
+    torch.save(dict(state=schedules[0].state_dict(), meta=meta, empty=np.zeros((0, 4)), none=b''), tmp_path / 'run.pth')
+    read = read_training_checkpoint(tmp_path / 'run.pth')
+    assert read['meta'] == dict(classes=('a', 'b'), groups=dict(round=['a']))
+    assert read['empty'].shape == (0, 4) and read['none'] == b''
+    assert read['state'].keys() == schedules[0].state_dict().keys() - {'anneal_func'}
+    schedules[1].load_state_dict(read['state'])
+    rates = []
+    for schedule in schedules:
+        schedule.step()
+        rates.append(schedule.get_last_value())
+    assert rates[0] == rates[1]
 
 
 def test_a_config_that_mmengine_would_run_is_left_out(tmp_path, canary):

@@ -7,6 +7,7 @@ DingXiaoH/RepMLP, DeiT is facebookresearch/deit, and PV is BR-IDL/PaddleViT (ima
 import copy
 import math
 import random
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -694,6 +695,9 @@ def test_folders_that_are_not_the_classes(tmp_path):
     (tmp_path / 'train/7').rename(tmp_path / 'train/seven')
     settings = {**load('convmlp_s_flowers102').train_dataloader.dataset, 'data_root': str(tmp_path), 'pipeline': []}
     with pytest.raises(DataError, match=r'train must have a folder for each class name.*missing 7; unknown seven'):
+        DATASETS.build(settings)
+    shutil.rmtree(tmp_path / 'train/seven')
+    with pytest.raises(DataError, match='missing 7; unknown none'):
         DATASETS.build(settings)
 
 

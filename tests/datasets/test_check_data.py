@@ -128,6 +128,18 @@ def test_a_class_without_images_by_its_own_name(data):
     assert source.problems == [('error', 'train', f'{root}/circle', 'is a class without images')]
 
 
+def test_several_labels_for_one_image(data):
+    root = data / 'imagenet/train'
+    names = sorted(str(path.relative_to(root)) for path in root.rglob('*.jpg'))[:3]
+    labels = [dict(img_path=name, gt_label=label) for name, label in zip(names, ([0, 2], [1], []))]
+    (root / 'labels.json').write_text(json.dumps(dict(metainfo=dict(classes=['a', 'b']), data_list=labels)))
+    node = dict(type='MultiLabelDataset', data_root=str(root), ann_file='labels.json', pipeline=[])
+    cfg = Config(dict(default_scope='mmpretrain', model=dict(head=dict(num_classes=2))))
+    (source,) = read_sources(cfg, [('train', node)])
+    ((_, _, _, problem),) = source.problems
+    assert problem == 'has 3 classes; the head of the model has 2'
+
+
 @pytest.mark.slow
 def test_bad_annotations(run_script, data):
     path = data / 'coco/annotations/instances_train2017.json'
@@ -259,6 +271,20 @@ def test_warnings_in_annotations(good, name):
     spoil(data)
     found = check_coco(data, CLASSES)
     assert found and {f.level for f in found} == {'warning'} and any(words in str(f) for f in found)
+
+
+def test_what_only_an_evaluation_needs(good):
+    """pycocotools reads iscrowd, and takes the id 0 for no match."""
+    data = copy.deepcopy(good)
+    first = data['annotations'][0]['id']
+    data['annotations'][0].pop('iscrowd')
+    data['annotations'][1]['iscrowd'] = None
+    data['annotations'][2]['id'] = 0
+    assert check_coco(data, CLASSES) == []
+    error, warning = check_coco(data, CLASSES, test=True)
+    assert (error.level, len(error.places), error.places[0]) == ('error', 2, first)
+    assert 'without an iscrowd of 0 or 1' in error.text
+    assert (warning.level, warning.places) == ('warning', [0])
 
 
 def test_good_annotations(good):

@@ -300,6 +300,16 @@ class TestFiles:
         assert image_problem(path, (90, 60)) is None and quick_problem(path, decoded=True) is None
         assert image_problem(path, (60, 90)) == 'is 90x60 pixels; the annotations say 60x90'
 
+    def test_larger_than_pillow_opens(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+        path = tmp_path / 'a.png'
+        path.write_bytes(picture(format='PNG'))
+        with pytest.raises(Image.DecompressionBombError):
+            Image.open(path)
+        assert image_problem(path) is None
+        path.write_bytes(path.read_bytes()[:50])
+        assert image_problem(path) == 'OpenCV cannot decode it'
+
     def test_turned_by_exif(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -399,6 +409,12 @@ class TestLabels:
         assert str(error.value).startswith(
             f'{path}: has labels 4, as loaded; model.decode_head.num_classes leaves 0 to 3, and 255 is ignored. '
         )
+
+    def test_that_are_colors(self, data, runner):
+        path = sorted((data / 'ade/annotations/training').iterdir())[0]
+        Image.new('RGB', (96, 96)).save(path)
+        with pytest.raises(DataError, match=r'is not a label map: it is of shape \(96, 96, 3\), as loaded'):
+            next(iter(runner.loader(segmentation(data / 'ade', reduce_zero_label=True))))
 
     def test_of_another_size_than_the_image(self, data, runner):
         path = sorted((data / 'ade/annotations/training').iterdir())[0]

@@ -379,7 +379,13 @@ class TestLoadFrom:
     def test_what_cannot_be_resumed(self, tmp_path):
         torch.save([torch.rand(1)], tmp_path / 'list.pth')
         torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
-        for name, lacks in (('list', 'meta, message_hub, state_dict'), ('weights', 'meta, message_hub')):
+        other = dict(meta={}, message_hub={}, state_dict={'layer.weight': torch.rand(5, 7)})
+        torch.save(other, tmp_path / 'other.pth')
+        for name, why in (
+            ('list', 'it has no meta, message_hub, state_dict'),
+            ('weights', 'it has no meta, message_hub'),
+            ('other', r'layer.weight is of shape \(5, 7\) there, and .* in this model'),
+        ):
             runner = make_runner(
                 tmp_path / 'w',
                 lambda: None,
@@ -390,5 +396,5 @@ class TestLoadFrom:
             )
             runner._train_loop = runner.build_train_loop(runner._train_loop)
             runner.call_hook('before_run')
-            with pytest.raises(CheckpointError, match=rf'{name}\.pth cannot be resumed: it has no {lacks}\.'):
+            with pytest.raises(CheckpointError, match=rf'{name}\.pth cannot be resumed: {why}\.'):
                 runner.load_or_resume()

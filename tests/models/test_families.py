@@ -185,6 +185,11 @@ OUT_INDICES = 'out_indices must name at least one stage, each once and from -4 t
         (dict(arch=3), TypeError, 'arch must be a string or a dict, got int'),
         (dict(arch=dict(dim=3)), ValueError, 'an arch dict has exactly the keys'),
         (dict(depth=50), TypeError, "got an unexpected keyword argument 'depth'"),
+        (
+            dict(pretrained='x.pth'),
+            TypeError,
+            "got an unexpected keyword argument 'pretrained'.*model.pretrained=None too",
+        ),
         (dict(out_indices=4), ValueError, f'{OUT_INDICES}, got 4'),
         (dict(out_indices=(0, -5)), ValueError, rf'{OUT_INDICES}, got \(0, -5\)'),
         (dict(out_indices=()), ValueError, rf'{OUT_INDICES}, got \(\)'),

@@ -165,6 +165,22 @@ def test_cheap_activations_are_recomputed(cls, monkeypatch):
     assert kept < 0.9 * all_kept
 
 
+@pytest.mark.parametrize(
+    ('cls', 'place'), [(GMLP, 'blocks.0.mlp_channels.fc2'), (RepMLP, 'stages.0.0.ffn_block.ffn_fc2.conv')]
+)
+def test_random_numbers_are_the_same_when_recomputed(cls, place, monkeypatch):
+    """As of an adapter with dropout in the place of a linear layer."""
+    model = tiny(cls)
+    parent, _, name = place.rpartition('.')
+    setattr(model.get_submodule(parent), name, nn.Sequential(nn.Dropout(0.5), model.get_submodule(place)))
+    results = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        results.append(step(copy.deepcopy(model)))
+        monkeypatch.setattr(sys.modules[cls.__module__], 'recompute_activations', lambda f, part, *inputs: f(*inputs))
+    torch.testing.assert_close(*results)
+
+
 def test_deepcopy(model):
     assert_equal_outputs(copy.deepcopy(model), model)
 

@@ -174,6 +174,11 @@ class TestChecks:
         monkeypatch.setattr(environment.metadata, 'version', only())
         assert 'no OpenMMLab is installed' in problem('stack')
 
+    def test_both_builds_of_mmcv(self, monkeypatch):
+        monkeypatch.setattr(environment.metadata, 'version', only('onedl-mmcv', 'mmcv'))
+        monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
+        assert 'mmcv 1.0 has no working compiled operators' in environment.ops_problem()
+
     def test_pythons(self, monkeypatch, check_env):
         monkeypatch.setattr(sys, 'version_info', (3, 14, 0))
         passed, said = check_env.examine('Python')

@@ -133,10 +133,14 @@ def check_coco(
             found.add('annotations of a category that the file does not have', key)
         elif image is None:
             found.add('annotations of an image that the file does not have', key)
+        elif test and entry.get('iscrowd') not in (0, 1):
+            found.add('annotations without an iscrowd of 0 or 1, which the evaluation needs', key)
         elif min(width, height) < 1 or entry['area'] <= 0:
             found.add('boxes of less than one pixel, which are left out', key, level='warning')
         elif not (-width < x < image['width'] and -height < y < image['height']):
             found.add('boxes wholly outside of their image', key)
+    if test and 0 in annotations:
+        found.add('annotations with the id 0, which the evaluation counts as missed', 0, level='warning')
     return list(found.values())
 
 

@@ -1,5 +1,6 @@
 """What is wrong with an image file: quickly, as training goes, and wholly, for a scan beforehand."""
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ def image_problem(path: str | os.PathLike, size: tuple[float, float] | None = No
         content = Path(path).read_bytes()
         if not content:
             return 'is empty (0 bytes)'
-        Image.open(io.BytesIO(content)).load()
+        with contextlib.suppress(Image.DecompressionBombError):  # OpenCV takes larger ones
+            Image.open(io.BytesIO(content)).load()
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except FileNotFoundError:
         return 'does not exist'

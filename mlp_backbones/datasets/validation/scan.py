@@ -70,8 +70,8 @@ class Source:
                 self.classes = [name for name in category_ids(read_json(path)) if name in self.classes]
         number = len(self.classes)
         if hasattr(dataset, 'get_gt_labels') and node.get('with_label', True):
-            labels = set(dataset.get_gt_labels().tolist())
-            number = max(number, max(labels) + 1)
+            labels = {label for index in range(len(dataset)) for label in dataset.get_cat_ids(index)}
+            number = max([number, *(label + 1 for label in labels)])
             for name, label in getattr(dataset, 'folder_to_idx', {}).items():
                 if label not in labels:
                     self.add(Path(self.place, name), 'is a class without images')

@@ -18,6 +18,15 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
+def _of_another_shape(theirs: dict, own: dict) -> str:
+    """Return which tensor of a checkpoint does not fit the model's, or nothing; the optimizer's would not either."""
+    for key, value in own.items():
+        there, here = (tuple(getattr(tensor, 'shape', ())) for tensor in (theirs.get(key, value), value))
+        if there != here:
+            return f'{key} is of shape {there} there, and {here} in this model'
+    return ''
+
+
 @HOOKS.register_module()
 class AdaptCheckpointHook(Hook):
     """Let ``load_from`` take a checkpoint of any release, and refuse one that does not fill the backbone.
@@ -27,7 +36,7 @@ class AdaptCheckpointHook(Hook):
 
     Raises:
         CheckpointError: The file cannot be read, a tensor of one of our backbones is missing or has another shape, or
-            what is to be resumed has no more than weights.
+            what is to be resumed has no more than weights, or those of another model.
     """
 
     priority = 'VERY_HIGH'  # before the moving average copies what was loaded
@@ -40,10 +49,13 @@ class AdaptCheckpointHook(Hook):
         if runner._resume:
             parts: dict = checkpoint if isinstance(checkpoint, dict) else {}
             missing = [key for key in ('meta', 'message_hub', 'state_dict') if not isinstance(parts.get(key), dict)]
-            if missing:
+            reason = f'it has no {", ".join(missing)}' if missing else ''
+            if not missing and not hasattr(runner, 'strategy'):
+                reason = _of_another_shape(parts['state_dict'], unwrapped(runner.model).state_dict())
+            if reason:
                 raise CheckpointError(
-                    f'{source} cannot be resumed: it has no {", ".join(missing)}. To start a new run from its weights, '
-                    f'use --cfg-options load_from={source}'
+                    f'{source} cannot be resumed: {reason}. To start a new run from its weights, use --cfg-options '
+                    f'load_from={source}'
                 )
         elif not hasattr(runner, 'strategy'):
             checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)

@@ -52,8 +52,8 @@ class IsotropicBackbone(BaseBackbone):
             Defaults to False.
         out_indices (int | Sequence[int]): The blocks after which the map is returned; negative ones count from the
             end. Defaults to -1, the last one.
-        **kwargs: Further arguments of ``BaseBackbone``. The rate of stochastic depth is the same for every block;
-            ``norm_eval`` has no effect, since there is no BatchNorm.
+        **kwargs: Further arguments of ``BaseBackbone``. The rate of stochastic depth is the same for every block,
+            and windows are dropped one by one; ``norm_eval`` has no effect, since there is no BatchNorm.
 
     Raises:
         TypeError, ValueError: An argument or an input that is not as described above.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 
 from ...checkpoints import CheckpointError, Family, read_checkpoint, state_dict_of
@@ -162,7 +162,7 @@ class CheckpointModule(BaseModule):
         """
         given = self.init_cfg
         cfgs = given if isinstance(given, list) else [given]
-        pretrained = [cfg for cfg in cfgs if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained']
+        pretrained = [cfg for cfg in cfgs if isinstance(cfg, dict) and _is_pretrained(cfg.get('type'))]
         if not pretrained or self.is_init:
             return super().init_weights()
         filled: dict[str, Tensor] = {}
@@ -184,6 +184,11 @@ class CheckpointModule(BaseModule):
         if rest:
             print_log(f'not part of the backbone and left out: {shorten(sorted(rest))}', logger='current')
         return filled
+
+
+def _is_pretrained(kind: object) -> bool:
+    """Return whether the type in an ``init_cfg`` is mmengine's 'Pretrained', as a class or by its name."""
+    return kind is PretrainedInit or (isinstance(kind, str) and kind.rpartition('.')[2] == 'Pretrained')
 
 
 def fit_model(model: nn.Module, tensors: Mapping[str, Tensor], source: object = 'the checkpoint') -> dict[str, Tensor]:

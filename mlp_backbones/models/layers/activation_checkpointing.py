@@ -26,8 +26,9 @@ def _statistics_untouched(module: nn.Module):
             norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
-def _checkpoint(function: Callable[..., Tensor], module: nn.Module, *inputs: Tensor, **kwargs: Any) -> Tensor:
-    """Call a function of ``module``, now and in the backward pass."""
+def _checkpoint(function: Callable[..., Tensor], module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Call a function of ``module``, now and, with the same random numbers, in the backward pass."""
+    kwargs: dict[str, Any] = {}
     # torch.compile does without the context.
     if any(isinstance(m, _BatchNorm) and m.training for m in module.modules()):
         kwargs['context_fn'] = lambda: (contextlib.nullcontext(), _statistics_untouched(module))
@@ -42,13 +43,13 @@ def recompute_activations(function: Callable[..., Tensor], module: nn.Module, *i
     keep.
 
     Args:
-        function (Callable): Layers without random numbers.
+        function (Callable): Layers.
         module (nn.Module): What they are part of.
         *inputs (Tensor): What is kept.
     """
     if not torch.is_grad_enabled() or torch._dynamo.is_compiling():
         return function(*inputs)
-    return _checkpoint(function, module, *inputs, preserve_rng_state=False)
+    return _checkpoint(function, module, *inputs)
 
 
 class Recomputed(nn.Module):

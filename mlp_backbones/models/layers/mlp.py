@@ -34,5 +34,5 @@ class PatchEmbed(nn.Module):
 
 
 def build_drop_path(rate: float) -> nn.Module:
-    """Stochastic depth per sample (arXiv 1603.09382), or the identity at rate 0."""
+    """Stochastic depth per sample, or window (arXiv 1603.09382), or the identity at rate 0."""
     return StochasticDepth(rate, 'row') if rate > 0 else nn.Identity()

@@ -95,12 +95,12 @@ class SimpleFeaturePyramid(BaseModule, Deployable):
         first = list(self.scales[0].children())
         last = len(first) - 1  # a norm, after a convolution without bias
         here = isinstance(first[last], nn.Identity)
-        there = f'{prefix}scales.0.{last - 1}.bias' in state_dict
-        if here != there and any(name.startswith(f'{prefix}scales.0.') for name in state_dict):
-            theirs, ours = ('deploy', 'training') if there else ('training', 'deploy')
+        mark = f'{last}.weight' if here else f'{last - 1}.bias'  # that only the other form has
+        if f'{prefix}scales.0.{mark}' in state_dict:
+            theirs, ours = ('training', 'deploy') if here else ('deploy', 'training')
             raise CheckpointError(
                 f'the checkpoint is of SimpleFeaturePyramid in {theirs} form, this neck is in {ours} form: build it '
-                f'with deploy={there}'
+                f'with deploy={not here}'
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
