@@ -118,11 +118,10 @@ class Candidate(NamedTuple):
             torch.bfloat16 if 'bf16' in self.modifiers else None,
             memory_format=torch.channels_last if 'channels_last' in self.modifiers else torch.preserve_format,
         ).train(train)
+        x = images(model, batch, size, device)
         mode = next((COMPILED[name] for name in self.modifiers if name in COMPILED), None)
         if mode:
             model = torch.compile(model, mode=mode)
-
-        x = images(model, batch, size, device)
         if 'bf16' in self.modifiers:
             x = x.bfloat16()
         if 'channels_last' in self.modifiers:
@@ -204,6 +203,12 @@ def parse(text: str) -> Candidate:
     engines = set(ENGINES) & set(modifiers)
     if len(engines) > 1 or ('int8' in modifiers and not engines):
         raise UserError(f'{text!r}: one of {", ".join(ENGINES)} is needed after @, which runs the model')
+    if engines and (
+        ignored := set(modifiers) - engines - {'deploy', 'int8', *(['bf16'] if 'openvino' in engines else [])}
+    ):
+        raise UserError(f'{text!r}: {", ".join(sorted(ignored))} cannot be used with {", ".join(engines)}')
+    if body.endswith('.py') and 'bf16' in modifiers and not engines:
+        raise UserError(f'{text!r}: the images of a whole model are uint8, use autocast instead of bf16')
     name, _, arguments = body.partition(':')
     library, _, model = name.partition('/')
     if name in OURS:
@@ -406,12 +411,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.rounds < 1 or min(args.batch) < 1:
         raise UserError(f'--rounds and --batch must be positive, got {args.rounds} and {min(args.batch)}')
-    if not args.candidates and not args.suite:
+    if bool(args.candidates) == bool(args.suite):
         parser.error('give candidates, or --suite')
     if args.suite and not args.suite.is_file():
         raise UserError(f'{args.suite} does not exist')
     if args.out:
         check_target(args.out)
+        if args.suite and args.out.resolve() == args.suite.resolve():
+            raise UserError(f'{args.out} is what is measured again: write to another file')
     return args
 
 

@@ -22,15 +22,18 @@ def main() -> None:
     parser.add_argument('--check', metavar='CONFIG', help="load the weights into this config's model before writing")
     args = parser.parse_args()
 
-    from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
+    from mlp_backbones.checkpoints import convert, state_dict_of, write_checkpoint
+    from mlp_backbones.checkpoints.runs import classes_of, read_training_checkpoint
 
     check_target(args.target)
     try:
-        converted = convert(state_dict_of(read_checkpoint(args.source), args.source), args.backbone_only)
+        content = read_training_checkpoint(args.source)
+        converted = convert(state_dict_of(content, args.source), args.backbone_only)
         print(f'{args.source}: {converted.family}, {len(converted.tensors)} tensors, names of {converted.dialect}')
         if args.check:
             check(args.check, converted.tensors, args.source)
         meta = dict(source=Path(args.source).name, family=converted.family, names=converted.dialect)
+        meta |= {} if args.backbone_only else classes_of(content)
         written = write_checkpoint(converted.tensors, args.target, meta, args.hash, args.force)
     except OSError as error:
         raise UserError(str(error)) from error

@@ -88,7 +88,8 @@ def pair(prediction: dict, truth: dict, args: argparse.Namespace) -> Tensor:
         raise UserError(f'{args.predictions} is not of the images and classes of {args.annotations}')
     image = read_image(args.images / files[key])
     zoom = args.width / image.shape[1]
-    image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+    height = max(1, round(zoom * image.shape[0]))
+    image = cv2.resize(image, (args.width, height), interpolation=cv2.INTER_CUBIC)
 
     own = [annotation for annotation in truth['annotations'] if annotation['image_id'] == key]
     boxes = [(zoom * x, zoom * y, zoom * (x + w), zoom * (y + h)) for x, y, w, h in (a['bbox'] for a in own)]

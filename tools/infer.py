@@ -8,6 +8,7 @@ classes of a classifier, the areas of a segmentor, whose maps of class indices a
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlp_backbones.utils.cli import check_writable, run_tool
@@ -72,9 +73,12 @@ class Output:
         return f'{folder}/{name}'
 
     def add(self, picture, results: dict) -> None:
+        from mlp_backbones.deploy.runtime import picture_name
+
         self.images += 1
         if not self.args.no_pictures:
-            self.write('pictures', f'{picture.name}.jpg', self.predictor.draw(picture.image, results, self.args.score))
+            drawn = self.predictor.draw(picture.image, results, self.args.score)
+            self.write('pictures', picture_name(picture.name, drawn), drawn)
         about = dict(file_name=picture.file, **({'frame': picture.frame} if picture.frame else {}))
         record = self.predictor.record(results)
         if isinstance(record, list):
@@ -106,9 +110,25 @@ def build_model(args: argparse.Namespace):
         return Predictor.build(args.model, args.weights, args.device)
     from mlp_backbones.deploy.evaluate import open_runtime
 
-    if args.weights or args.device:
-        raise UserError(f'--weights and --device cannot be used with an exported file such as {args.model}')
+    if args.weights or args.device or args.batch_size > 1:
+        raise UserError(
+            f'--weights, --device and --batch-size cannot be used with an exported file such as {args.model}'
+        )
     return open_runtime(args.model)
+
+
+def predict(predictor, batch: list, broken: list[str]) -> Iterator[tuple]:
+    """Yield the pictures of a batch with their results; those that the model refuses are added to ``broken``."""
+    from mlp_backbones.deploy.runtime import RuntimeProblem
+    from mlp_backbones.utils.errors import InvalidValue
+
+    try:
+        yield from zip(batch, predictor.predict([picture.image for picture in batch]))
+    except (RuntimeProblem, InvalidValue) as error:
+        if len(batch) == 1:
+            broken.append(f'{batch[0].file} ({error})')
+        for picture in batch if len(batch) > 1 else ():
+            yield from predict(predictor, [picture], broken)
 
 
 def main() -> None:
@@ -119,8 +139,9 @@ def main() -> None:
 
     from mmengine.utils import ProgressBar
 
-    from mlp_backbones.apis.images import batches, list_pictures, numbers_of, read_pictures
+    from mlp_backbones.apis.images import batches, list_pictures, read_pictures
     from mlp_backbones.datasets.validation.coco import ids_of_classes, ids_of_images, read_json
+    from mlp_backbones.deploy.runtime import numbers_of
 
     paths = list_pictures(args.source)
     annotations = read_json(args.ann) if args.ann else None
@@ -136,11 +157,12 @@ def main() -> None:
         print('random weights: the predictions mean nothing')
     check_writable(args.out)
 
-    output, broken = Output(args, predictor, image_ids), []
+    output = Output(args, predictor, image_ids)
+    broken: list[str] = []
     progress = ProgressBar(file=sys.stderr)
 
     def readable():
-        for picture in read_pictures(paths):
+        for picture in read_pictures(paths, predictor.about['channels']):
             progress.update()
             if picture.image is None:
                 broken.append(f'{picture.file} ({picture.problem})')
@@ -148,13 +170,13 @@ def main() -> None:
                 yield picture
 
     for batch in batches(readable(), args.batch_size, predictor.mixed):
-        for picture, results in zip(batch, predictor.predict([p.image for p in batch])):
+        for picture, results in predict(predictor, batch, broken):
             output.add(picture, results)
     print(file=sys.stderr)
     output.finish()
     if broken:
         total = len(broken) + output.images
-        raise UserError(f'{len(broken)} of {total} files could not be read: {", ".join(broken)}')
+        raise UserError(f'{len(broken)} of {total} files could not be used: {", ".join(broken)}')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from mlp_backbones.apis.zoo import get_entry
 
 DOCS = Path(__file__).parents[1] / 'docs'
 TARGET = DOCS / 'model_zoo.md'
-MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite docs/benchmark.json --out docs/benchmark.json`
+MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite`
 HEAD = """# Model zoo
 
 Accuracies are as published, by the source that each row names; they were not measured here. Parameters and

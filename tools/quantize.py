@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlp_backbones.utils.cli import check_installed, check_target, config_parser, run_tool
 from mlp_backbones.utils.errors import UserError
-from mlp_backbones.utils.files import written_together
+from mlp_backbones.utils.files import written_together, written_with
 
 NEEDS = {'.xml': ('nncf', 'openvino'), '.onnx': ('nncf', 'onnx', 'onnxruntime')}
 
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         raise UserError(f'--images must be positive, got {args.images}')
     if args.out.resolve() == args.model.resolve():
         raise UserError(f'{args.out} is the file to quantize itself: name another')
-    for path in (args.out, args.out.with_suffix('.json')):
+    for path in (*written_with(args.out), args.out.with_suffix('.json')):
         if path.exists() and not args.force:
             raise UserError(f'{path} already exists; --force replaces it')
     check_target(args.out)

@@ -47,15 +47,19 @@ def main() -> None:
     import torch
 
     from mlp_backbones import reparameterize
-    from mlp_backbones.apis.zoo import build_model
+    from mlp_backbones.apis.zoo import build_model, fill_model
     from mlp_backbones.checkpoints import write_checkpoint
+    from mlp_backbones.checkpoints.runs import classes_of, read_training_checkpoint
     from mlp_backbones.deploy.export import TensorModel, parse_size
     from mlp_backbones.deploy.reparameterize import TOLERANCE, relative_difference
     from mlp_backbones.models.backbones.base import BaseBackbone
 
     given_size = parse_size(args.size) if args.size else None
     cfg = load_config(args.config)
-    model = build_model(cfg, args.checkpoint, strict=True)
+    content = read_training_checkpoint(args.checkpoint)
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg)
+    fill_model(model, content, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):
         raise UserError(f'the backbone of {args.config} is {type(model.backbone).__name__}, which is not one of ours')
     inputs = inputs_for(model, given_size, args.images)
@@ -73,7 +77,7 @@ def main() -> None:
 
     with written_together(args.out) as partial:
         meta = dict(source=Path(args.checkpoint).name, config=Path(args.config).name, form='deploy')
-        write_checkpoint(tensors, partial, meta)
+        write_checkpoint(tensors, partial, meta | classes_of(content))
         deploy_cfg.dump(partial.with_suffix('.py'))
     parameters = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, folded)]
     print(f'parameters: {parameters[0]:.2f} M -> {parameters[1]:.2f} M\nwritten: {args.out}, {args.config_out}')

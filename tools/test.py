@@ -46,7 +46,7 @@ def test_file(args: argparse.Namespace) -> None:
     evaluation = Evaluation(prepare(args, train=False))
     evaluation.check(model.about, args.checkpoint)
     for name, value in evaluation.score(model, progress=True).items():
-        print(f'{name}: {value:.4f}')
+        print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')
 
 
 def augment(cfg, path: str) -> None:

@@ -184,6 +184,8 @@ def erf(args) -> dict:
     size = size_of(args)
     pictures = read_pictures(list_pictures(args.images)) if args.images else ()
     images = list(itertools.islice((p.image for p in pictures if p.image is not None), args.num))
+    if args.images and not images:
+        raise UserError(f'no image of {args.images} can be read')
     rows = {}
     for label, predictor in models(args).items():
         own = size or input_size(predictor.cfg)

@@ -52,7 +52,7 @@ def _metas(cfg, content: Any) -> Iterator[dict[str, Any]]:
     cls = importlib.import_module(f'{cfg.default_scope}.registry').DATASETS.get(dataset.get('type', ''))
     # The frameworks before mmengine kept CLASSES and PALETTE in the meta itself.
     for found in (meta.get('dataset_meta'), meta, dataset.get('metainfo'), dataset, getattr(cls, 'METAINFO', {})):
-        found = {key.lower(): value for key, value in (found or {}).items()}
+        found = {k.lower(): v.tolist() if hasattr(v, 'tolist') else v for k, v in (found or {}).items()}
         if isinstance(found.get('classes'), str):
             file = Path(found['classes'])
             found['classes'] = file.read_text().splitlines() if file.is_file() else ()

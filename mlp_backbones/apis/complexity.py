@@ -17,8 +17,10 @@ def input_size(cfg) -> tuple[int, int]:
     """
     pipelines = [(cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in ('test', 'train')]
     preprocessor = cfg.model.get('data_preprocessor') or {}
-    steps = [*nodes(pipelines[0]), preprocessor, *nodes(pipelines[1])]
-    sizes = (step[key] for key in ('crop_size', 'scale', 'size') for step in steps if step.get(key))
+    test, train = (list(nodes(pipeline)) for pipeline in pipelines)
+    places = [test] if cfg.get('default_scope') == 'mmdet' else []  # which trains on crops, and tests on whole images
+    places.append([*test, preprocessor, *train])
+    sizes = (s[key] for steps in places for key in ('crop_size', 'scale', 'size') for s in steps if s.get(key))
     size = next(sizes, 224)
     size = (size, size) if isinstance(size, int) else size
     divisor = preprocessor.get('pad_size_divisor', 1)

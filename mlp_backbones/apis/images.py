@@ -1,15 +1,14 @@
-"""The images and the frames of videos that predictions are made of. Arrays are (H, W, 3), BGR, uint8."""
+"""The images and the frames of videos that predictions are made of. Arrays are (H, W, C), uint8, colors BGR."""
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..datasets.validation.files import read_image
+from ..deploy.runtime import FLAGS, IMAGES, natural
 from ..utils.errors import DataError, UserError
 
-IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 
 
@@ -44,7 +43,7 @@ def list_pictures(source: str | Path) -> list[Path]:
         if not paths:
             folders = ', '.join(sorted(p.name for p in source.iterdir() if p.is_dir())[:5])
             raise UserError(f'the folder {source} has no {kinds}' + (f'; its folders are {folders}' if folders else ''))
-        return sorted(paths, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r'(\d+)', p.name.lower())])
+        return natural(paths)
     if not source.exists():
         raise UserError(f'the image, video or folder {source} does not exist')
     if source.suffix.lower() not in IMAGES + VIDEOS:
@@ -52,20 +51,8 @@ def list_pictures(source: str | Path) -> list[Path]:
     return [source]
 
 
-def numbers_of(paths: Sequence[Path]) -> dict[str, int]:
-    """Return the numbers that image files are named by: in COCO, 000000000139.jpg is image 139.
-
-    Returns:
-        dict[str, int]: File name -> number; empty where a file is not named by one, or two by the same.
-    """
-    if not all(path.stem.isdecimal() and path.suffix.lower() in IMAGES for path in paths):
-        return {}
-    numbers = {path.name: int(path.stem) for path in paths}
-    return numbers if len(set(numbers.values())) == len(paths) else {}
-
-
-def read_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
-    """Yield every image, and every frame of every video; a truncated image counts as unreadable.
+def read_pictures(paths: Sequence[Path], channels: int = 3) -> Iterator[Picture]:
+    """Yield every image of so many channels, and every frame of every video; a truncated image counts as unreadable.
 
     Their names are those of the files without suffixes; with them, where two would be the same or might be, as of a
     folder with a video.
@@ -78,7 +65,7 @@ def read_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
         name = path.stem if unique else path.name
         if path.suffix.lower() in IMAGES:
             try:
-                yield Picture(name, path.name, read_image(path))
+                yield Picture(name, path.name, read_image(path, FLAGS.get(channels, cv2.IMREAD_UNCHANGED)))
             except DataError as error:
                 yield Picture(name, path.name, None, problem=str(error).removeprefix(f'{path}: '))
             continue

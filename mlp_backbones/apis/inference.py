@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints.runs import read_training_checkpoint
 from ..deploy.description import task_of
 from ..deploy.runtime import Model
 from ..engine.config import find_config, load_config
@@ -51,7 +51,7 @@ def load_model(cfg, weights: str | Path, whole: bool = True) -> tuple[Any, dict[
         CheckpointError: The weights do not fill the model, or, unless ``whole``, its backbone.
     """
     cfg.model.backbone.init_cfg = None
-    content = {} if weights == 'none' else read_checkpoint(weights)
+    content = {} if weights == 'none' else read_training_checkpoint(weights)
     model = build_model(cfg)
     if weights != 'none':
         fill_model(model, content, weights, strict=whole)
@@ -68,7 +68,7 @@ class Predictor(Model):
             RGB from 0 to 255; ``category_ids``, what annotations call them.
 
     Attributes:
-        about (dict): As given, and ``task``.
+        about (dict): As given, with ``task`` and ``channels``.
         inferencer (Any): mmpretrain's ImageClassificationInferencer, mmdet's DetInferencer or mmseg's MMSegInferencer.
         model (torch.nn.Module): In eval mode.
         mixed (bool): Whether images of several sizes may be in one batch.
@@ -77,7 +77,8 @@ class Predictor(Model):
     model: Any
 
     def __init__(self, cfg, model: torch.nn.Module, about: Mapping[str, Any]) -> None:
-        self.cfg, self.model, self.about = cfg, model, dict(about, task=task_of(cfg))
+        self.cfg, self.model = cfg, model
+        self.about = dict(about, task=task_of(cfg), channels=self.model.backbone.in_channels)
         self.model.cfg = self.model._config = cfg
         self.model.dataset_meta = dict(classes=about['classes'], palette=about['palette'])
         # The frameworks warn of registries that they do not need.

@@ -68,7 +68,7 @@ def write_checkpoint(
     Args:
         tensors (Mapping[str, Tensor]): What to write.
         target (Path): Where to.
-        meta (Mapping[str, str]): Kept beside the tensors.
+        meta (Mapping): Kept beside the tensors; in a .safetensors file, strings alone.
         add_hash (bool): Put the first eight digits of the SHA-256 into the name, ``NAME-7c5a91ce.pth``.
         force (bool): Replace a file that exists.
 
@@ -93,7 +93,7 @@ def write_checkpoint(
         except ImportError as error:
             raise CheckpointError(f'{target} needs the package safetensors: pip install safetensors') from error
         try:
-            content = save(tensors, dict(meta))
+            content = save(tensors, {key: value for key, value in meta.items() if isinstance(value, str)})
         except Exception as error:  # its errors have no common class
             raise CheckpointError(f'{target} cannot hold these tensors: {error}') from error
     if add_hash:

@@ -33,6 +33,13 @@ def read_training_checkpoint(source: str | Path) -> Any:
     return content
 
 
+def classes_of(content: Any) -> dict[str, Any]:
+    """Return what a checkpoint says about the classes it was trained on, as ``dataset_meta``; empty if nothing."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    found = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    return dict(dataset_meta=found) if isinstance(found, dict) else {}
+
+
 def read_predictions(path: Path) -> Any:
     """Return what ``tools/test.py --out`` or mmengine's ``DumpResults`` wrote: a pickle, with tensors on the CPU.
 

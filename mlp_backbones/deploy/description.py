@@ -7,6 +7,7 @@ import torch
 
 from ..utils.config import nodes
 from ..utils.errors import InvalidValue
+from .runtime import CV2, PILLOW
 
 TASKS = dict(mmpretrain='classification', mmdet='detection', mmseg='semantic segmentation')
 
@@ -22,25 +23,24 @@ def _resizing(pipeline: list, raw: bool) -> list[dict]:
     steps = []
     for step in pipeline:
         kind = step['type'].rpartition('.')[2]
-        if kind == 'Resize':
+        how = dict(interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'))
+        possible = how['interpolation'] in (PILLOW if how['backend'] == 'pillow' else CV2)
+        described: dict | None = None
+        if kind == 'Resize' and step.get('scale') and possible:
             scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
-            steps.append(dict(
-                step='resize', width=scale[0], height=scale[1], keep_ratio=step.get('keep_ratio', False),
-                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
-            ))  # fmt: skip
-        elif kind == 'ResizeEdge':
-            steps.append(dict(
-                step='resize_edge', edge=step.get('edge', 'short'), size=step['scale'],
-                interpolation=step.get('interpolation', 'bilinear'), backend=step.get('backend', 'cv2'),
-            ))  # fmt: skip
-        elif kind == 'CenterCrop':
+            keep = step.get('keep_ratio', False)
+            described = dict(step='resize', width=scale[0], height=scale[1], keep_ratio=keep, **how)
+        elif kind == 'ResizeEdge' and possible:
+            described = dict(step='resize_edge', edge=step.get('edge', 'short'), size=step['scale'], **how)
+        elif kind == 'CenterCrop' and not step.get('auto_pad'):
             size = step['crop_size']
-            height, width = size if isinstance(size, (tuple, list)) else (size, size)
-            steps.append(dict(step='center_crop', height=height, width=width))
-        elif not kind.startswith(('Load', 'Pack')):
-            if not raw:
-                raise InvalidValue(f'{kind} of the test pipeline is not a step that a file can describe')
-            steps.append(dict(step=kind))
+            width, height = size if isinstance(size, (tuple, list)) else (size, size)
+            described = dict(step='center_crop', height=height, width=width)
+        elif kind.startswith(('Load', 'Pack')):
+            continue
+        if described is None and not raw:
+            raise InvalidValue(f'{dict(step)} of the test pipeline is not a step that a file can describe')
+        steps.append(described or dict(step=kind))
     return steps
 
 
@@ -70,13 +70,17 @@ def describe(cfg: Any, model: Any, config: str, raw: bool = False) -> dict[str, 
         and a detector's ``strides`` and ``anchors``.
 
     Raises:
-        ValueError: The test pipeline has a step that ``runtime.py`` cannot do; not where the file is raw.
+        ValueError: The test pipeline has a step, or the preprocessor a padding, that a file cannot do; not where it is
+            raw.
     """
     preprocessor, backbone = model.data_preprocessor, model.backbone
-    if getattr(preprocessor, 'pad_size_divisor', None):
-        divisor = preprocessor.pad_size_divisor
-    else:
-        divisor = (getattr(preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
+    padding: dict[str, Any] = getattr(preprocessor, 'test_cfg', None) or {}  # of mmseg
+    divisor = padding.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', 1)
+    if padding.get('size') and not raw:
+        raise InvalidValue(f'a file cannot pad to the size of data_preprocessor.test_cfg={dict(padding)}')
+    values = [value for name in ('pad_value', 'pad_val') if (value := getattr(preprocessor, name, 0))]
+    if divisor > 1 and values and not raw:
+        raise InvalidValue(f'a file pads with 0, not with the {values[0]} of data_preprocessor')
     steps = backbone.size_step or backbone.img_size
     channels = backbone.in_channels
     mean, std = ([float(n) for n in getattr(preprocessor, name, torch.full((channels,), fill)).flatten()]

@@ -155,7 +155,11 @@ class Evaluation:
         indices = range(len(self))
         for index in track_iter_progress(indices, file=sys.stderr) if progress else indices:
             item = self.dataset[index]
-            sample = sample_of(model(image_of(item)), item['data_samples'])
+            try:
+                results = model(image_of(item))
+            except RuntimeProblem as error:
+                raise UserError(f'{item["data_samples"].img_path}: {error}') from error
+            sample = sample_of(results, item['data_samples'])
             self.evaluator.process(data_samples=[sample], data_batch=dict(inputs=[item['inputs']]))
         with quiet_log('ERROR'), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             return self.evaluator.evaluate(len(self))

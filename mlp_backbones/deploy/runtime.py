@@ -13,8 +13,9 @@ import argparse
 import colorsys
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ import cv2
 import numpy as np
 
 KEY = 'mlp_backbones'  # where a file keeps its metadata
-IMAGES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 CV2 = dict(
     nearest=cv2.INTER_NEAREST, bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC, area=cv2.INTER_AREA,
     lanczos=cv2.INTER_LANCZOS4,
 )  # fmt: skip
-SMALL = 300  # pixels: an image whose shorter side is less is enlarged before it is drawn on, to twice that at least
+FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # how images of so many channels are read; others unchanged
+SMALL, LARGE = (
+    300,
+    4000,
+)  # pixels: an image whose shorter side is less is enlarged before it is drawn on, to twice that at
+# least, but its longer side not beyond LARGE
+JPEG = 65500  # pixels, the longest side that the format holds
 PILLOW = {  # filter -> its support in pixels and its weight at a distance
     'bilinear': (1.0, lambda x: np.maximum(1 - x, 0)),
     'bicubic': (
@@ -138,6 +145,7 @@ class Model:
             np.ndarray: (H', W', 3), uint8, BGR.
         """
         zoom = -(-2 * SMALL // min(image.shape[:2])) if min(image.shape[:2]) < SMALL else 1
+        zoom = max(1, min(zoom, LARGE // max(image.shape[:2])))
         image = _enlarge(image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, 2), zoom)
         width = max(2, round(min(image.shape[:2]) / 300))  # of lines
         classes = self.about['classes']
@@ -206,6 +214,8 @@ class Runtime(Model):
             raise RuntimeProblem(f'the engine must be {" or ".join(ENGINES)}, got {engine!r}')
         if precision and engine == 'onnxruntime':
             raise RuntimeProblem('precision is an option of openvino')
+        if precision not in (None, 'float32', 'bfloat16'):
+            raise RuntimeProblem(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
         engines = [engine] if engine else ['openvino'] if path.suffix == '.xml' or precision else list(ENGINES)
         for self.engine in engines:
             try:
@@ -236,7 +246,7 @@ class Runtime(Model):
             best first, and ``masks`` (K, H, W), bool.
 
         Raises:
-            RuntimeProblem: An image of another kind, or too small.
+            RuntimeProblem: An image of another kind, too small, or not of the one size that the file takes.
         """
         channels = self.about['channels']
         if (
@@ -248,7 +258,13 @@ class Runtime(Model):
             got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise RuntimeProblem(f'an image must be uint8 of shape (height, width, {channels}), got {got}')
         resized = self.resize(image)
-        if any(side < least for side, least in zip(resized.shape, self.about['min_size'])):
+        fixed, divisor = self.about['fixed_size'], self.about['pad_divisor']
+        if fixed and resized.shape[:2] != tuple(fixed):
+            raise RuntimeProblem(
+                f'the model takes {"x".join(map(str, fixed))} pixels only, and of an image of '
+                f'{image.shape[0]}x{image.shape[1]} {resized.shape[0]}x{resized.shape[1]} are left'
+            )
+        if any(-(-side // divisor) * divisor < least for side, least in zip(resized.shape, self.about['min_size'])):
             raise RuntimeProblem(
                 f'an image of {image.shape[0]}x{image.shape[1]} is too small: at least '
                 f'{"x".join(map(str, self.about["min_size"]))} pixels must be left of it, {resized.shape[:2]} are'
@@ -380,13 +396,35 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return dict(size=list(mask.shape), counts=text)
 
 
-def _images(source: Path) -> Iterator[Path]:
+def _images(source: Path) -> list[Path]:
     if not source.exists():
         raise RuntimeProblem(f'{source} does not exist')
-    found = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGES)
+    found = [source] if source.is_file() else [p for p in source.iterdir() if p.suffix.lower() in IMAGES]
     if not found:
         raise RuntimeProblem(f'{source} has no images ({", ".join(IMAGES)})')
-    yield from found
+    return natural(found)
+
+
+def natural(paths: Iterable[Path]) -> list[Path]:
+    """Return files in natural order of their names: 2 before 10."""
+    return sorted(paths, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r'(\d+)', p.name.lower())])
+
+
+def numbers_of(paths: Sequence[Path]) -> dict[str, int]:
+    """Return the numbers that image files are named by: in COCO, 000000000139.jpg is image 139.
+
+    Returns:
+        dict[str, int]: File name -> number; empty where a file is not named by one, or two by the same.
+    """
+    if not all(path.stem.isdecimal() and path.suffix.lower() in IMAGES for path in paths):
+        return {}
+    numbers = {path.name: int(path.stem) for path in paths}
+    return numbers if len(set(numbers.values())) == len(paths) else {}
+
+
+def picture_name(name: str, image: np.ndarray) -> str:
+    """Return the name of the file that a picture is written to."""
+    return f'{name}.{"jpg" if max(image.shape[:2]) <= JPEG else "png"}'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -435,25 +473,34 @@ def predict(
     target = out / 'predictions.json'
     if target.exists() and not force:
         raise RuntimeProblem(f'{target} already exists; --force replaces it')
-    files, runtime = list(_images(Path(source))), Runtime(model, engine, precision=precision)
+    files, runtime = _images(Path(source)), Runtime(model, engine, precision=precision)
+    flags, numbers = FLAGS.get(runtime.about['channels'], cv2.IMREAD_UNCHANGED), numbers_of(files)
     records, broken = [], []
     unique = len({file.stem for file in files}) == len(files)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files, 1):
-        image = cv2.imread(str(file))
-        if image is None:
-            broken.append(file.name)
+        image = cv2.imread(str(file), flags)
+        try:
+            if image is None:
+                raise RuntimeProblem('OpenCV cannot decode it')
+            image = image.reshape(*image.shape[:2], -1)
+            results = runtime(image)
+        except RuntimeProblem as error:
+            broken.append(f'{file.name} ({error})')
             continue
-        results, name = runtime(image), file.stem if unique else file.name
-        cv2.imwrite(str(out / 'pictures' / f'{name}.jpg'), runtime.draw(image, results, score))
-        record = runtime.record(results)
+        name = file.stem if unique else file.name
+        picture = runtime.draw(image, results, score)
+        cv2.imwrite(str(out / 'pictures' / picture_name(name, picture)), picture)
+        record, image_id = runtime.record(results), numbers.get(file.name, number - len(broken))
         about: dict[str, Any] = dict(file_name=file.name)
         if 'label_map' in results:
             (out / 'maps').mkdir(exist_ok=True)
             cv2.imwrite(str(out / 'maps' / f'{name}.png'), results['label_map'])
             about['map'] = f'maps/{name}.png'
         records += (
-            [dict(image_id=number, **about, **r) for r in record] if isinstance(record, list) else [{**about, **record}]
+            [dict(image_id=image_id, **about, **r) for r in record]
+            if isinstance(record, list)
+            else [{**about, **record}]
         )
         print(f'\r{number}/{len(files)}', end='', file=sys.stderr, flush=True)
     partial = target.with_suffix('.partial')
@@ -461,7 +508,7 @@ def predict(
     os.replace(partial, target)
     print(f'\n{len(files) - len(broken)} images; written: {target}', file=sys.stderr)
     if broken:
-        raise RuntimeProblem(f'{len(broken)} of {len(files)} files could not be read: {", ".join(broken)}')
+        raise RuntimeProblem(f'{len(broken)} of {len(files)} files could not be used: {", ".join(broken)}')
 
 
 if __name__ == '__main__':

@@ -378,10 +378,40 @@ class TestTool:
         args = ('--model', CLASSIFICATION, '--weights', 'none', '--out', tmp_path / 'a', '--no-pictures')
         code, said = run_script('infer.py', photos, *args)
         assert code == 1 and re.search(
-            r'1 of 4 files could not be read: 3.jpg \(cannot be decoded: image file is trun', said
+            r'1 of 4 files could not be used: 3.jpg \(cannot be decoded: image file is trun', said
         )
         results = json.loads((tmp_path / 'a/predictions.json').read_text())
         assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png']
+
+    def test_an_image_that_the_model_refuses(self, run_script, photos, tmp_path):
+        cv2.imwrite(str(photos / '3.png'), image(0)[:20])
+        args = (
+            '--weights',
+            'none',
+            '--model',
+            SEGMENTATION,
+            '--out',
+            tmp_path / 'a',
+            '--no-pictures',
+            '--batch-size',
+            2,
+        )
+        code, said = run_script('infer.py', photos, *args)
+        assert code == 1 and re.search(r'1 of 4 files could not be used: 3.png \(GMLP takes images', said), said
+        results = json.loads((tmp_path / 'a/predictions.json').read_text())
+        assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png']
+
+    def test_images_of_four_bands(self, run_script, tmp_path):
+        cfg = load_config(CLASSIFICATION)
+        cfg.model.backbone.in_channels = 4
+        cfg.model.data_preprocessor = dict(mean=[0.0] * 4, std=[255.0] * 4, to_rgb=False, num_classes=3)
+        cfg.dump(tmp_path / 'bands.py')
+        (tmp_path / 'photos').mkdir()
+        cv2.imwrite(str(tmp_path / 'photos/a.png'), np.dstack([image(0), image(1)[..., :1]]))
+        args = ('--model', tmp_path / 'bands.py', '--weights', 'none', '--out', tmp_path / 'out')
+        code, said = run_script('infer.py', tmp_path / 'photos', *args)
+        assert code == 0, said
+        assert (tmp_path / 'out/pictures/a.jpg').is_file()
 
     def test_coco_numbers(self):
         config = str(CONFIGS / 'detection/retinanet_convmlp_s_fpn_1x_coco.py')
@@ -416,7 +446,7 @@ class TestTool:
         weights, out = save_weights(CLASSIFICATION, tmp_path / 'x.pth'), tmp_path / 'out'
         args = ('infer.py', photos, '--model', CLASSIFICATION, '--weights', weights, '--out', out)
         code, said = run_script(*args, '--no-pictures', '--batch-size', 4)
-        assert code == 1 and '1 of 7 files could not be read: broken.jpg' in said
+        assert code == 1 and '1 of 7 files could not be used: broken.jpg' in said
         assert [p.name for p in out.iterdir()] == ['predictions.json']  # and all of the rest in it
         results = json.loads((out / 'predictions.json').read_text())
         assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png'] + ['clip.avi'] * 3

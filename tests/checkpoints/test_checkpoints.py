@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP
 from mlp_backbones.checkpoints import FAMILIES, CheckpointError, convert, read_checkpoint, state_dict_of
+from mlp_backbones.checkpoints.runs import read_training_checkpoint
 from mlp_backbones.models.backbones.loading import fill_model
 from mlp_backbones.utils.files import sha256
 
@@ -529,6 +530,16 @@ class TestConversion:
         converted = convert(read_checkpoint(PADDLE / f'{NAMES[cls]}.pdparams'), backbone_only=True)
         assert (converted.family, converted.dialect) == (cls.__name__, 'PaddleViT')
         assert tiny(cls, final_norm=True).load_state_dict(converted.tensors, strict=True)
+
+    def test_classes_stay_with_the_weights(self, run, tmp_path):
+        meta = dict(dataset_meta=dict(classes=('cat', 'dog'), palette=np.arange(6).reshape(2, 3)))
+        state = convert(read_checkpoint(PADDLE / 'resmlp.pdparams')).tensors
+        torch.save(dict(meta=meta, state_dict=state), tmp_path / 'x.pth')
+        for name, options, classes in (('y.pth', (), ('cat', 'dog')), ('z.pth', ('--backbone-only',), None)):
+            run(tmp_path / 'x.pth', tmp_path / name, *options)
+            found = read_training_checkpoint(tmp_path / name)['meta'].get('dataset_meta') or {}
+            assert found.get('classes') == classes
+        run(tmp_path / 'x.pth', tmp_path / 'y.safetensors')  # tensors alone
 
     def test_the_tool(self, run, tmp_path):
         source = PADDLE / 'resmlp.pdparams'

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from helpers import CONFIGS
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_backbones import GMLP, ConvMLP, RepMLP, ResMLP, SimpleFeaturePyramid, reparameterize
+from mlp_backbones.apis.inference import load_model
 from mlp_backbones.apis.zoo import build_model
 from mlp_backbones.checkpoints import CheckpointError, read_checkpoint
 from mlp_backbones.deploy.export import TensorModel, parse_size
@@ -368,12 +370,15 @@ def test_parse_size():
             parse_size(bad)
 
 
+CLASSES = dict(classes=('cat', 'dog', 'emu'), palette=np.arange(9).reshape(3, 3))
+
+
 def written(tmp_path, task='classification', family=ConvMLP):
     """A config of a small model, and a checkpoint of it."""
     cfg = small(WHOLE[task], family)
     cfg.dump(tmp_path / 'small.py')
     model = randomise(build_model(cfg))
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'small.pth')
+    torch.save(dict(meta=dict(dataset_meta=CLASSES), state_dict=model.state_dict()), tmp_path / 'small.pth')
     return tmp_path / 'small.py', tmp_path / 'small.pth', model
 
 
@@ -392,6 +397,10 @@ class TestReparameterizeTool:
         assert 'random input of 64x96: largest difference' in said and f'{image}: largest difference' in said
         built = build_model(Config.fromfile(out.with_suffix('.py')), out, strict=True)
         assert built.backbone.deploy
+        if out.suffix == '.pth':  # .safetensors holds tensors alone
+            about = load_model(Config.fromfile(out.with_suffix('.py')), out)[1]
+            if task == 'classification':  # of as many classes
+                assert about['classes'] == CLASSES['classes'] and about['palette'][1] == (3, 4, 5)
         x = torch.randn(1, 3, 96, 64)
         assert relative_difference(outputs(built, x), outputs(model, x)) < 1e-5
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, 'folded.py', 'small.pth', 'small.py'])
@@ -493,6 +502,7 @@ class TestExportTool:
     def test_refusals(self, run_script, tmp_path, monkeypatch):
         config, checkpoint, _ = written(tmp_path, family=ResMLP)
         (tmp_path / 'there.pt2').write_text('mine')
+        (tmp_path / 'weights.bin').write_text('mine')
         torch.save({}, tmp_path / 'empty.pth')
         torch.save(torch.rand(3), tmp_path / 'tensor.pth')
         before = sorted(tmp_path.iterdir())
@@ -505,6 +515,10 @@ class TestExportTool:
             ((config, tmp_path / 'empty.pth', tmp_path / 'x.pt2'), 'empty.pth is not a checkpoint'),
             ((config, tmp_path / 'tensor.pth', tmp_path / 'x.pt2'), 'tensor.pth is not a checkpoint'),
             ((config, checkpoint, tmp_path / 'there.pt2'), 'already exists; --force replaces it'),
+            ((config, checkpoint, tmp_path / 'weights.xml'), 'weights.bin already exists; --force replaces it'),
+            ((config, checkpoint, tmp_path / 'x.pt2', '--raw', '--scores'), '--scores is for whole models'),
+            ((config, checkpoint, tmp_path / 'x.pt2', '--scores'), '--scores is for segmentors, and'),
+            ((config, checkpoint, tmp_path / 'x.pt2', '--opset', '18'), '--opset is for .onnx and .xml files'),
             (
                 (tmp_path / 'lost.py', checkpoint, tmp_path / 'x.pt2', '--raw', '--size', 'abc'),
                 'a size is a number or HEIGHTxWIDTH',

@@ -100,6 +100,7 @@ def test_equal_results_agree():
         (['model.onnx', 'out.xml', '--images', '0'], '--images must be positive, got 0'),
         (['model.onnx', 'model.onnx'], 'model.onnx is the file to quantize itself'),
         (['model.onnx', 'old.xml'], 'old.xml already exists; --force replaces it'),
+        (['model.onnx', 'weights.xml'], 'weights.bin already exists; --force replaces it'),
         (['model.onnx', 'none/out.xml'], 'the folder none does not exist'),
         (['none.onnx', 'out.xml'], 'the model none.onnx does not exist'),
         (['other.onnx', 'out.onnx'], 'other.onnx was not written by tools/export.py: it has no description'),
@@ -108,6 +109,7 @@ def test_equal_results_agree():
 def test_what_cannot_be_quantized_is_refused(options, words, run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'old.xml').touch()
+    (tmp_path / 'weights.bin').touch()
     helper = onnx.helper
     value = [helper.make_tensor_value_info(name, 1, [1]) for name in ('image', 'y')]
     node = helper.make_node('Relu', ['image'], ['y'])

@@ -146,6 +146,56 @@ def test_images_are_resized_as_pillow_resizes_them(before, after, interpolation)
     assert np.array_equal(made, np.asarray(expected))
 
 
+def test_crops_are_those_of_the_framework():
+    from mmcv.transforms import CenterCrop
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    model = object.__new__(runtime.Runtime)
+    for size in (24, (40, 20)):
+        cfg = small(WHOLE['classification'])
+        cfg.test_dataloader.dataset.pipeline[1:-1] = [dict(type='CenterCrop', crop_size=size)]
+        model.about = describe(cfg, build(cfg), 'x')
+        assert np.array_equal(model.resize(image), CenterCrop(size)(dict(img=image))['img'])
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='CenterCrop', crop_size=9, auto_pad=True),
+        dict(type='Resize', scale_factor=0.5),
+        dict(type='Resize', scale=(32, 32), backend='pillow', interpolation='nearest'),
+        dict(type='ResizeEdge', scale=32, backend='pillow', interpolation='lanczos'),
+        dict(type='RandomFlip', prob=1.0),
+    ],
+)
+def test_steps_that_a_file_cannot_do(step):
+    cfg = small(WHOLE['classification'])
+    cfg.test_dataloader.dataset.pipeline[1:-1] = [step]
+    with pytest.raises(ValueError, match=f"'type': '{step['type']}'.* is not a step that a file can describe"):
+        describe(cfg, build(cfg), 'x')
+    assert describe(cfg, build(cfg), 'x', raw=True)['resize'] == [dict(step=step['type'])]
+
+
+@pytest.mark.parametrize(
+    ('task', 'change', 'words'),
+    [
+        ('detection', dict(data_preprocessor=dict(pad_value=3)), 'pads with 0, not with the 3'),
+        ('detection', dict(test_cfg=dict(min_bbox_size=40)), 'min_bbox_size is of boxes in the original image'),
+        ('detection', dict(test_cfg=dict(nms=dict(max_num=5))), 'no max_num'),
+        ('detection', dict(test_cfg=dict(nms_pre=-1)), 'nms_pre must be positive'),
+        ('detection', dict(test_cfg=dict(max_per_img=-1)), 'max_per_img must be positive'),
+        ('segmentation', dict(decode_head=dict(num_classes=300)), 'eight bits, and the model 300 classes'),
+        ('segmentation', dict(data_preprocessor=dict(test_cfg=dict(size=(96, 96)))), 'cannot pad to the size'),
+    ],
+)
+def test_settings_that_a_file_cannot_follow(task, change, words):
+    cfg = small(WHOLE[task])
+    cfg.merge_from_dict(dict(model=change))
+    model = build(cfg)
+    with pytest.raises(ValueError, match=words):
+        graph.Whole(model, describe(cfg, model, 'x'))
+
+
 def test_masks_are_encoded_as_pycocotools_encodes_them():
     from pycocotools import mask as coco_mask
 
@@ -304,14 +354,55 @@ def test_bad_input_of_the_runtime(exported, tmp_path):
 
 
 @pytest.mark.slow
+def test_images_that_a_file_does_not_take(exported, tmp_path):
+    """The others are predicted; order and numbers are those of tools/infer.py."""
+    (tmp_path / 'photos').mkdir()
+    for number, size in ((9, (77, 100)), (10, (20, 50)), (139, (64, 64))):
+        cv2.imwrite(str(tmp_path / f'photos/{number}.png'), np.zeros((*size, 3), np.uint8))
+    (tmp_path / 'photos/11.png').write_bytes(b'no image')
+    model = exported('classification') / 'model.onnx'
+    words = r'2 of 4 files could not be used: 10.png \(an image of 20x50 is too small.*\), 11.png \(OpenCV'
+    with pytest.raises(runtime.RuntimeProblem, match=words):
+        runtime.predict(model, tmp_path / 'photos', tmp_path / 'out')
+    records = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert [record['file_name'] for record in records] == ['9.png', '139.png']
+    runtime.predict(exported('detection') / 'model.onnx', tmp_path / 'photos/139.png', tmp_path / 'boxes')
+    records = json.loads((tmp_path / 'boxes/predictions.json').read_text())
+    assert {record['image_id'] for record in records} == {139}
+    fixed = runtime.Runtime(model)
+    fixed.about['fixed_size'] = [64, 96]
+    with pytest.raises(
+        runtime.RuntimeProblem, match=r'takes 64x96 pixels only, and of an image of 50x60 \d+x\d+ are left'
+    ):
+        fixed(np.zeros((50, 60, 3), np.uint8))
+
+
+@pytest.mark.slow
+def test_low_images_are_padded_before_they_are_too_small(exported):
+    model = runtime.Runtime(exported('detection') / 'model.onnx')
+    low = np.random.default_rng(0).integers(0, 256, (20, 120, 3), np.uint8)
+    assert model.resize(low).shape[0] < model.about['min_size'][0]
+    assert len(model(low)['boxes'])
+
+
+def test_what_is_drawn_fits_into_a_file():
+    model = runtime.Model()
+    model.about = dict(task='classification', classes=['a'], palette=[])
+    for height, width, suffix in ((40, 5000, 'jpg'), (1, 70, 'jpg'), (2, 66000, 'png')):
+        drawn = model.draw(np.zeros((height, width, 3), np.uint8), dict(probabilities=np.ones(1)))
+        assert drawn.shape[1] <= max(width, 4000)
+        assert runtime.picture_name('x', drawn) == f'x.{suffix}' and cv2.imencode(f'.{suffix}', drawn)[0]
+
+
+@pytest.mark.slow
 def test_the_inference_tool_takes_the_file(exported, run_script, tmp_path):
     path = exported('segmentation') / 'model.onnx'
     out = tmp_path / 'out'
-    code, said = run_script('infer.py', path.parent, '--model', path, '--out', out, '--no-pictures', '--batch-size', 2)
+    code, said = run_script('infer.py', path.parent, '--model', path, '--out', out, '--no-pictures')
     assert code == 0, said
     assert len(json.loads((out / 'predictions.json').read_text())) == 3 and not (out / 'pictures').exists()
     code, said = run_script('infer.py', path.parent, '--model', path, '--out', tmp_path / 'new', '--device', 'cpu')
-    assert code == 1 and f'--device cannot be used with an exported file such as {path}' in said
+    assert code == 1 and f'--batch-size cannot be used with an exported file such as {path}' in said
     (tmp_path / 'x.onnx').write_text('no model')
     code, said = run_script('infer.py', path.parent, '--model', tmp_path / 'x.onnx', '--out', tmp_path / 'new')
     assert code == 1 and 'onnxruntime cannot read' in said and 'Traceback' not in said

@@ -164,6 +164,7 @@ class TestComplexity:
             'classification/repmlp_b256_imagenet': (256, 256),
             'classification/convmlp_s_shapes': (64, 64),
             'detection/retinanet_convmlp_s_fpn_1x_coco': (800, 1344),  # padded to 32
+            'detection/maskrcnn_convmlp_s_fpn_ms_3x_coco': (800, 1344),  # trained on crops
             'segmentation/fpn_convmlp_s_512x512_40k_ade20k': (512, 512),
         }
         for config, size in sizes.items():
@@ -393,6 +394,7 @@ class TestTool:
 
     def test_bad_input(self, run_script, tmp_path):
         cv2.imwrite(str(tmp_path / 'x.png'), image(1, 64, 64))
+        (tmp_path / 'broken.png').write_bytes(b'')
         good = [tmp_path / 'x.png', '--model', CLASSIFIER, '--out', tmp_path / 'y.png']
         weights = save_weights(CLASSIFIER, tmp_path / 'x.pth')
         detector = str(CONFIGS / 'detection/retinanet_resmlp_p8_sfp_shapes.py')
@@ -407,6 +409,7 @@ class TestTool:
             ('mixing', ['--model', str(CONFIGS / 'classification/convmlp_s_shapes.py'), *good[3:]], 'ResMLP and GMLP'),
             ('erf', [*good[1:], '--images', tmp_path / 'lost'], 'lost does not exist'),
             ('erf', [*good[1:3], '--out', 'y.gif'], 'must end in .png'),
+            ('erf', [*good[1:], '--images', tmp_path / 'broken.png'], 'broken.png can be read'),
         ):
             code, said = run_script('visualize.py', command, *args)
             assert code == 1 and words in said, (command, args, said)

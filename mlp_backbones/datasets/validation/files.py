@@ -69,22 +69,23 @@ def quick_problem(path: str | os.PathLike, decoded: bool = False) -> str | None:
     return image_problem(path)  # what follows the end of a JPEG may be long, and harmless
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     """Decode an image file as the frameworks do when they train.
 
     Args:
         path (str | PathLike): A local file.
+        flags (int): OpenCV's, for images of other channels. Defaults to colors.
 
     Returns:
-        np.ndarray: (H, W, 3), BGR, uint8.
+        np.ndarray: (H, W, C), uint8, colors BGR.
 
     Raises:
         DataError: The file does not exist, is not an image, or is cut short.
     """
-    image: Any = cv2.imread(str(path))
+    image: Any = cv2.imread(str(path), flags)
     if problem := image_problem(path) if image is None else quick_problem(path, decoded=True):
         raise DataError(f'{path}: {problem}')
-    return image
+    return image.reshape(*image.shape[:2], -1)
 
 
 def listed(values: Sequence) -> str:
