@@ -75,7 +75,7 @@ def describe(cfg: Any, model: Any, config: str, raw: bool = False) -> dict[str, 
     """
     preprocessor, backbone = model.data_preprocessor, model.backbone
     padding: dict[str, Any] = getattr(preprocessor, 'test_cfg', None) or {}  # of mmseg
-    divisor = padding.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', 1)
+    divisor: int = padding.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', None) or 1
     if padding.get('size') and not raw:
         raise InvalidValue(f'a file cannot pad to the size of data_preprocessor.test_cfg={dict(padding)}')
     values = [value for name in ('pad_value', 'pad_val') if (value := getattr(preprocessor, name, 0))]
