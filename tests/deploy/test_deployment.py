@@ -373,12 +373,12 @@ def test_parse_size():
 CLASSES = dict(classes=('cat', 'dog', 'emu'), palette=np.arange(9).reshape(3, 3))
 
 
-def written(tmp_path, task='classification', family=ConvMLP):
+def written(tmp_path, task='classification', family=ConvMLP, **meta):
     """A config of a small model, and a checkpoint of it."""
     cfg = small(WHOLE[task], family)
     cfg.dump(tmp_path / 'small.py')
     model = randomise(build_model(cfg))
-    torch.save(dict(meta=dict(dataset_meta=CLASSES), state_dict=model.state_dict()), tmp_path / 'small.pth')
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), tmp_path / 'small.pth')
     return tmp_path / 'small.py', tmp_path / 'small.pth', model
 
 
@@ -389,7 +389,7 @@ class TestReparameterizeTool:
         [('classification', 'folded.pth'), ('detection', 'folded.safetensors'), ('segmentation', 'folded.pth')],
     )
     def test_writes_checkpoint_and_config(self, run_script, tmp_path, shapes, task, name):
-        config, checkpoint, model = written(tmp_path, task)
+        config, checkpoint, model = written(tmp_path, task, dataset_meta=CLASSES)
         image = next((shapes / 'coco/val2017').iterdir())
         out = tmp_path / name
         code, said = run_script('reparameterize.py', config, checkpoint, out, '--images', image, '--size', '64x96')
