@@ -258,13 +258,13 @@ def test_settings(page, text):
 def random_weights(tmp_path, monkeypatch):
     """The zoo's models with random weights in place of the published ones; nothing is downloaded."""
 
-    def fetch(url: str) -> Path:
+    def cached(url: str) -> Path:
         name = next(n for n in mlp_backbones.list_models() if get_entry(n).get('Weights') == url)
         path = tmp_path / f'{name}.pth'
         torch.save(mlp_backbones.get_model(name).state_dict(), path)
         return path
 
-    monkeypatch.setattr(files, 'fetch', fetch)
+    monkeypatch.setattr(files, 'cached', cached)
 
 
 @pytest.mark.parametrize(
