@@ -184,7 +184,7 @@ class TestChecks:
         passed, said = check_env.examine('Python')
         assert passed and said.startswith('3.14.0 (not tried with ')
 
-    @pytest.mark.parametrize('version, words', [('2.10.1+cu128', ''), ('2.9.1', ' (not tried with onedl: 2.10, ')])
+    @pytest.mark.parametrize('version, words', [('2.10.1+cu128', ''), ('2.9.1', ' (not tried with onedl: 2.8, 2.10, ')])
     def test_torches(self, monkeypatch, check_env, version, words):
         monkeypatch.setattr(environment.metadata, 'version', only('onedl-mmcv'))
         monkeypatch.setattr(torch, '__version__', version)
