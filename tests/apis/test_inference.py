@@ -22,6 +22,7 @@ from mlp_backbones.apis.images import Picture
 from mlp_backbones.apis.inference import Predictor
 from mlp_backbones.apis.zoo import get_entry
 from mlp_backbones.datasets.validation.coco import category_ids, ids_of_classes, ids_of_images
+from mlp_backbones.deploy import runtime
 from mlp_backbones.engine.config import find_config, load_config
 from mlp_backbones.engine.launch import prepare
 from mlp_backbones.utils.errors import DataError, InvalidValue, UserError
@@ -103,9 +104,9 @@ class TestSources:
 
     def test_numbers_in_names(self):
         paths = [Path('a/000000000139.jpg'), Path('b/2.png')]
-        assert images.numbers_of(paths) == {'000000000139.jpg': 139, '2.png': 2}
+        assert runtime.numbers_of(paths) == {'000000000139.jpg': 139, '2.png': 2}
         for other in ('x.jpg', '3.mp4', '0002.jpg'):
-            assert images.numbers_of([*paths, Path(other)]) == {}
+            assert runtime.numbers_of([*paths, Path(other)]) == {}
 
     def test_batches(self):
         sizes = [(4, 4), (4, 4), (4, 4), (6, 4), (4, 4)]

@@ -314,7 +314,7 @@ def test_the_runtime_stands_alone(task, exported, bare_python, tmp_path):
         assert np.array_equal(written, first['label_map'])
     else:
         expected = model.record(first)
-        assert [r['segmentation'] for r in records if r['image_id'] == 1] == [r['segmentation'] for r in expected]
+        assert [r['segmentation'] for r in records if r['image_id'] == 0] == [r['segmentation'] for r in expected]
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 1 and 'predictions.json already exists; --force replaces it' in again.stderr
 
