@@ -89,6 +89,11 @@ printf '%s' "$STACK" >"$STAMP"
 say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 20 minutes the first time, details in $LOG"
 # No build isolation: without torch at build time, mmcv silently builds without operators.
 FLAGS=${CFLAGS:-$(ask "$PYTHON" CFLAGS)}
+if [ "${TORCH#2.}" -ge 13 ] 2>/dev/null; then # mmcv asks for C++17, these need C++20
+  printf '#!/bin/bash\nexec "%s" "${@/#-std=c++17/-std=c++20}"\n' "$(command -v "${CXX:-g++}")" >"$VENV/c++"
+  chmod +x "$VENV/c++"
+  export CXX=$(realpath "$VENV/c++")
+fi
 MMCV='compiles the operators of mmcv: 5 to 15 minutes on 2 cores, once; pip keeps the result'
 if [ -n "$LOCK" ]; then
   # What builds the others, then all but mmcv, then mmcv; everything that is downloaded has its hash in the file.

@@ -34,7 +34,7 @@ class Stack(NamedTuple):
 STACKS = {
     'onedl': Stack(
         pythons=('3.10', '3.11', '3.12', '3.13'),
-        torches=('2.8', '2.10', '2.12'),
+        torches=('2.8', '2.10', '2.12', '2.14'),
         torch=('torch==2.10.0', 'torchvision==0.25.0'),
         build=('setuptools>=77,<81', 'wheel', 'ninja', 'psutil'),
     ),
