@@ -418,7 +418,7 @@ def parse_args() -> argparse.Namespace:
     if args.out:
         check_target(args.out)
         if args.suite and args.out.resolve() == args.suite.resolve():
-            raise UserError(f'{args.out} is what is measured again: write to another file')
+            raise UserError(f'{args.out} is the suite itself: write to another file')
     return args
 
 

@@ -22,12 +22,12 @@ def main() -> None:
     parser.add_argument('--check', metavar='CONFIG', help="load the weights into this config's model before writing")
     args = parser.parse_args()
 
-    from mlp_backbones.checkpoints import convert, state_dict_of, write_checkpoint
-    from mlp_backbones.checkpoints.runs import classes_of, read_training_checkpoint
+    from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
+    from mlp_backbones.checkpoints.runs import classes_of
 
     check_target(args.target)
     try:
-        content = read_training_checkpoint(args.source)
+        content = read_checkpoint(args.source)
         converted = convert(state_dict_of(content, args.source), args.backbone_only)
         print(f'{args.source}: {converted.family}, {len(converted.tensors)} tensors, names of {converted.dialect}')
         if args.check:

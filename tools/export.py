@@ -110,7 +110,7 @@ def export_whole(cfg, model, args: argparse.Namespace, partial: Path) -> None:
     rows, columns = settings['step']
     sizes = [(rows, 2 * columns), (3 * rows - 5, 2 * columns - 3)]
     for batch, size in zip((1, 3), [settings['fixed_size']] * 2 if settings['fixed_size'] else sizes):
-        for _ in range(3):  # rounding may suppress another box in one of them; what is wrong with a file is so in all
+        for _ in range(3):  # rounding may make NMS drop another box once; a wrong file differs every time
             image = torch.randint(0, 256, (batch, settings['channels'], *size), dtype=torch.uint8)
             worst = graph.difference(run(image), graph.outputs_of(model, settings, image, args.scores))
             print(f'{"x".join(map(str, image.shape))}: largest difference {worst:.1e}')

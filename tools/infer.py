@@ -119,12 +119,14 @@ def build_model(args: argparse.Namespace):
 
 def predict(predictor, batch: list, broken: list[str]) -> Iterator[tuple]:
     """Yield the pictures of a batch with their results; those that the model refuses are added to ``broken``."""
+    import cv2
+
     from mlp_backbones.deploy.runtime import RuntimeProblem
     from mlp_backbones.utils.errors import InvalidValue
 
     try:
         yield from zip(batch, predictor.predict([picture.image for picture in batch]))
-    except (RuntimeProblem, InvalidValue) as error:
+    except (RuntimeProblem, InvalidValue, cv2.error) as error:
         if len(batch) == 1:
             broken.append(f'{batch[0].file} ({error})')
         for picture in batch if len(batch) > 1 else ():
@@ -142,6 +144,7 @@ def main() -> None:
     from mlp_backbones.apis.images import batches, list_pictures, read_pictures
     from mlp_backbones.datasets.validation.coco import ids_of_classes, ids_of_images, read_json
     from mlp_backbones.deploy.runtime import numbers_of
+    from mlp_backbones.models.backbones.loading import shorten
 
     paths = list_pictures(args.source)
     annotations = read_json(args.ann) if args.ann else None
@@ -176,7 +179,7 @@ def main() -> None:
     output.finish()
     if broken:
         total = len(broken) + output.images
-        raise UserError(f'{len(broken)} of {total} files could not be used: {", ".join(broken)}')
+        raise UserError(f'{len(broken)} of {total} images could not be used: {shorten(broken)}')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from mlp_backbones.apis.zoo import get_entry
 
 DOCS = Path(__file__).parents[1] / 'docs'
 TARGET = DOCS / 'model_zoo.md'
-MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite`
+MEASURED = DOCS / 'benchmark.json'  # of `tools/benchmark.py --suite OLD.json --out NEW.json`
 HEAD = """# Model zoo
 
 Accuracies are as published, by the source that each row names; they were not measured here. Parameters and
@@ -101,8 +101,9 @@ def at_a_glance() -> str:
             )
     return (
         f'## At a glance\n\nPublished accuracy on ImageNet-1k (top-1 / top-5), and what we measured of the backbones: '
-        f'{measured["machine"]}, float32; images per second on that CPU, and the peak memory of a step with the model '
-        'in MiB, in the form that was trained and in the [deploy form](deploy.md). More in '
+        f'{measured["machine"]} (RepMLP: 26 and 27 November, on a slower one), float32; images per second on that CPU, '
+        'and the peak memory of a step with the model in MiB, in the form that was trained and in the '
+        '[deploy form](deploy.md). More in '
         '[benchmark.md](benchmark.md).\n\n'
         '| | input | parameters (M) | MACs (G) | published | batch | images/s | memory | images/s, deploy '
         '| memory, deploy |\n|---|---|---|---|---|---|---|---|---|---|\n' + '\n'.join(lines) + '\n'

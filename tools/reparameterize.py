@@ -48,15 +48,15 @@ def main() -> None:
 
     from mlp_backbones import reparameterize
     from mlp_backbones.apis.zoo import build_model, fill_model
-    from mlp_backbones.checkpoints import write_checkpoint
-    from mlp_backbones.checkpoints.runs import classes_of, read_training_checkpoint
+    from mlp_backbones.checkpoints import read_checkpoint, write_checkpoint
+    from mlp_backbones.checkpoints.runs import classes_of
     from mlp_backbones.deploy.export import TensorModel, parse_size
     from mlp_backbones.deploy.reparameterize import TOLERANCE, relative_difference
     from mlp_backbones.models.backbones.base import BaseBackbone
 
     given_size = parse_size(args.size) if args.size else None
     cfg = load_config(args.config)
-    content = read_training_checkpoint(args.checkpoint)
+    content = read_checkpoint(args.checkpoint)
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     fill_model(model, content, args.checkpoint, strict=True)

@@ -90,7 +90,7 @@ say "Setting up $VENV (stack $STACK, $("$PYTHON" --version)): 7 to 20 minutes th
 # No build isolation: without torch at build time, mmcv silently builds without operators.
 FLAGS=${CFLAGS:-$(ask "$PYTHON" CFLAGS)}
 if [ "${TORCH#2.}" -ge 13 ] 2>/dev/null; then # mmcv asks for C++17, these need C++20
-  printf '#!/bin/bash\nexec "%s" "${@/#-std=c++17/-std=c++20}"\n' "$(command -v "${CXX:-g++}")" >"$VENV/c++"
+  printf '#!/bin/bash\nexec %s "${@/#-std=c++17/-std=c++20}"\n' "${CXX:-g++}" >"$VENV/c++"
   chmod +x "$VENV/c++"
   export CXX=$(realpath "$VENV/c++")
 fi

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.runs import classes_of
 from ..utils.config import dataset_nodes
 
 # Of the numbers 1 to 90, those that a category has.
@@ -51,8 +52,10 @@ def _metas(cfg, content: Any) -> Iterator[dict[str, Any]]:
     importlib.import_module(f'{cfg.default_scope}.datasets')
     cls = importlib.import_module(f'{cfg.default_scope}.registry').DATASETS.get(dataset.get('type', ''))
     # The frameworks before mmengine kept CLASSES and PALETTE in the meta itself.
-    for found in (meta.get('dataset_meta'), meta, dataset.get('metainfo'), dataset, getattr(cls, 'METAINFO', {})):
+    own = classes_of(content).get('dataset_meta')
+    for found in (own, meta, dataset.get('metainfo'), dataset, getattr(cls, 'METAINFO', {})):
         found = {k.lower(): v.tolist() if hasattr(v, 'tolist') else v for k, v in (found or {}).items()}
+        found = {key: value for key, value in found.items() if isinstance(value, (str, list, tuple))}
         if isinstance(found.get('classes'), str):
             file = Path(found['classes'])
             found['classes'] = file.read_text().splitlines() if file.is_file() else ()

@@ -73,6 +73,7 @@ def read_pictures(paths: Sequence[Path], channels: int = 3) -> Iterator[Picture]
         number = 0
         while (frame := video.read()[1]) is not None:
             number += 1
+            frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[..., None] if channels == 1 else frame
             yield Picture(f'{name}_{number:06d}', path.name, frame, number)
         if not number:
             yield Picture(name, path.name, None, problem='OpenCV finds no frame in it')

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
-from ..checkpoints.runs import read_training_checkpoint
+from ..checkpoints import read_checkpoint
 from ..deploy.description import task_of
 from ..deploy.runtime import Model
 from ..engine.config import find_config, load_config
@@ -51,7 +51,7 @@ def load_model(cfg, weights: str | Path, whole: bool = True) -> tuple[Any, dict[
         CheckpointError: The weights do not fill the model, or, unless ``whole``, its backbone.
     """
     cfg.model.backbone.init_cfg = None
-    content = {} if weights == 'none' else read_training_checkpoint(weights)
+    content = {} if weights == 'none' else read_checkpoint(weights)
     model = build_model(cfg)
     if weights != 'none':
         fill_model(model, content, weights, strict=whole)

@@ -29,7 +29,7 @@ NUMBERS = re.compile(r'[biufc]\d{1,2}')  # the dtypes that a numpy array may hav
 
 
 def cached(url: str) -> Path:
-    """Return the place of a download in torch's cache, where mmengine looks too."""
+    """Return the place of a download in torch's cache; mmengine's too, but for names that many share."""
     name = url.split('?')[0].rsplit('/', 1)[-1]
     if COMMON.fullmatch(name):
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}'
@@ -98,9 +98,10 @@ def _read_download(url: str) -> Any:
         download(url, path)
     try:
         return _read_file(path)
-    except CheckpointError:
-        if new:  # half a file, or a web page in its place, must not stay in the cache
-            path.unlink(missing_ok=True)
+    except CheckpointError as error:
+        if new and not isinstance(error.__cause__, (ImportError, MemoryError, OSError)):
+            path.unlink(missing_ok=True)  # half a file, or a web page in its place, must not stay in the cache
+            raise CheckpointError(f'{url}: {error}') from error
         raise
 
 

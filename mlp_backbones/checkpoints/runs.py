@@ -34,10 +34,13 @@ def read_training_checkpoint(source: str | Path) -> Any:
 
 
 def classes_of(content: Any) -> dict[str, Any]:
-    """Return what a checkpoint says about the classes it was trained on, as ``dataset_meta``; empty if nothing."""
+    """Return the ``dataset_meta`` of what ``read_checkpoint`` gave: names, colors and ids of classes; or nothing."""
     meta = content.get('meta') if isinstance(content, dict) else None
     found = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    return dict(dataset_meta=found) if isinstance(found, dict) else {}
+    try:
+        return dict(dataset_meta=_made(found, {})) if isinstance(found, dict) else {}
+    except Exception:  # what is odd there does not keep anyone from the weights
+        return {}
 
 
 def read_predictions(path: Path) -> Any:
@@ -103,5 +106,5 @@ def _object(described: Described, done: dict[int, Any]) -> Any:
     if name == 'device':
         return torch.device(*described.args)
     if name == 'Namespace':
-        return argparse.Namespace(**_made(described.state, done))
+        return argparse.Namespace(**(_made(described.state, done) or {}))
     return None  # the methods of a history

@@ -1,6 +1,5 @@
 """A classification dataset of one folder per class, whose labels follow the order of the given class names."""
 
-from mmengine.fileio import get_file_backend
 from mmpretrain.datasets.custom import CustomDataset as MMPretrainCustomDataset
 from mmpretrain.datasets.custom import find_folders
 
@@ -23,7 +22,7 @@ class CustomDataset(MMPretrainCustomDataset):
         """Return a dict for each image, with its path and label."""
         if self.ann_file or not self.with_label or self.CLASSES is None:
             return super().load_data_list()
-        folders, _ = find_folders(self.img_prefix, get_file_backend(self.img_prefix, enable_singleton=True))
+        folders, _ = find_folders(self.img_prefix)
         labels = {name: label for label, name in enumerate(self.CLASSES)}
         missing = [name for name in labels if name not in folders]
         unknown = [name for name in folders if name not in labels]

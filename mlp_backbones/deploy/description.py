@@ -78,9 +78,9 @@ def describe(cfg: Any, model: Any, config: str, raw: bool = False) -> dict[str, 
     divisor: int = padding.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', None) or 1
     if padding.get('size') and not raw:
         raise InvalidValue(f'a file cannot pad to the size of data_preprocessor.test_cfg={dict(padding)}')
-    values = [value for name in ('pad_value', 'pad_val') if (value := getattr(preprocessor, name, 0))]
-    if divisor > 1 and values and not raw:
-        raise InvalidValue(f'a file pads with 0, not with the {values[0]} of data_preprocessor')
+    value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+    if divisor > 1 and torch.as_tensor(value).any() and not raw:
+        raise InvalidValue(f'a file pads with 0, not with the {value} of data_preprocessor')
     steps = backbone.size_step or backbone.img_size
     channels = backbone.in_channels
     mean, std = ([float(n) for n in getattr(preprocessor, name, torch.full((channels,), fill)).flatten()]

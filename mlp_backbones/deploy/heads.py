@@ -145,8 +145,8 @@ class Detector(nn.Module):
         for config in configs:
             if config.nms.get('type', 'nms') != 'nms' or config.nms.get('class_agnostic'):
                 raise InvalidValue(f'suppression must be of type nms, class by class, got {dict(config.nms)}')
-            if config.nms.get('max_num', -1) >= 0 or config.nms.get('score_threshold', 0) > 0:
-                raise InvalidValue(f'suppression has no max_num and score_threshold in a file, got {dict(config.nms)}')
+            if config.nms.get('max_num', -1) > 0 or config.nms.get('score_threshold', 0) > 0:
+                raise InvalidValue(f'a file knows no max_num or score_threshold of suppression, got {dict(config.nms)}')
             if config.get('max_per_img', -1) <= 0:
                 raise InvalidValue(f'test_cfg.max_per_img must be positive in a file, got {dict(config)}')
         if head.test_cfg.get('nms_pre', -1) <= 0:
@@ -289,7 +289,7 @@ class Segmentor(nn.Module):
         if model.test_cfg.get('mode') != 'whole':
             raise InvalidValue(f"a segmentor is exported with model.test_cfg.mode='whole', got {dict(model.test_cfg)}")
         if model.decode_head.num_classes > 256:
-            raise InvalidValue(f'a label map has eight bits, and the model {model.decode_head.num_classes} classes')
+            raise InvalidValue(f'a label map has eight bits, too few for {model.decode_head.num_classes} classes')
 
     def forward(self, x: Tensor, size: Tensor) -> tuple[Tensor]:
         return (self.model(x, mode='tensor'),)

@@ -29,11 +29,9 @@ CV2 = dict(
     lanczos=cv2.INTER_LANCZOS4,
 )  # fmt: skip
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # how images of so many channels are read; others unchanged
-SMALL, LARGE = (
-    300,
-    4000,
-)  # pixels: an image whose shorter side is less is enlarged before it is drawn on, to twice that at
-# least, but its longer side not beyond LARGE
+# Pixels: an image whose shorter side is below SMALL is enlarged before it is drawn on, to twice that at least, but its
+# longer side not beyond LARGE.
+SMALL, LARGE = 300, 4000
 JPEG = 65500  # pixels, the longest side that the format holds
 PILLOW = {  # filter -> its support in pixels and its weight at a distance
     'bilinear': (1.0, lambda x: np.maximum(1 - x, 0)),
@@ -479,13 +477,13 @@ def predict(
     unique = len({file.stem for file in files}) == len(files)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files, 1):
-        image = cv2.imread(str(file), flags)
         try:
+            image = cv2.imread(str(file), flags)
             if image is None:
                 raise RuntimeProblem('OpenCV cannot decode it')
             image = image.reshape(*image.shape[:2], -1)
             results = runtime(image)
-        except RuntimeProblem as error:
+        except (RuntimeProblem, cv2.error) as error:
             broken.append(f'{file.name} ({error})')
             continue
         name = file.stem if unique else file.name

@@ -59,7 +59,7 @@ def missing_data(cfg, train: bool) -> Iterator[UserError]:
 def annotation_problems(cfg, train: bool) -> Iterator[UserError | UserWarning]:
     """Find COCO annotation files of up to ``LARGE`` that mmdet would fail on, or learn something wrong from."""
     for loader, dataset in datasets_of(cfg, train) if cfg.get('check_annotations', True) else ():
-        path, findings = annotation_file(dataset), annotation_findings(dataset, cfg.default_scope, LARGE)
+        path, findings = annotation_file(dataset), annotation_findings(dataset, cfg, LARGE)
         if errors := [f'  {finding}' for finding in findings if finding.level == 'error']:
             yield UserError(
                 '\n'.join([f'{loader}: {path} cannot be used:', *errors])

@@ -379,7 +379,7 @@ class TestTool:
         args = ('--model', CLASSIFICATION, '--weights', 'none', '--out', tmp_path / 'a', '--no-pictures')
         code, said = run_script('infer.py', photos, *args)
         assert code == 1 and re.search(
-            r'1 of 4 files could not be used: 3.jpg \(cannot be decoded: image file is trun', said
+            r'1 of 4 images could not be used: 3.jpg \(cannot be decoded: image file is trun', said
         )
         results = json.loads((tmp_path / 'a/predictions.json').read_text())
         assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png']
@@ -398,7 +398,7 @@ class TestTool:
             2,
         )
         code, said = run_script('infer.py', photos, *args)
-        assert code == 1 and re.search(r'1 of 4 files could not be used: 3.png \(GMLP takes images', said), said
+        assert code == 1 and re.search(r'1 of 4 images could not be used: 3.png \(GMLP takes images', said), said
         results = json.loads((tmp_path / 'a/predictions.json').read_text())
         assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png']
 
@@ -447,7 +447,7 @@ class TestTool:
         weights, out = save_weights(CLASSIFICATION, tmp_path / 'x.pth'), tmp_path / 'out'
         args = ('infer.py', photos, '--model', CLASSIFICATION, '--weights', weights, '--out', out)
         code, said = run_script(*args, '--no-pictures', '--batch-size', 4)
-        assert code == 1 and '1 of 7 files could not be used: broken.jpg' in said
+        assert code == 1 and '1 of 7 images could not be used: broken.jpg' in said
         assert [p.name for p in out.iterdir()] == ['predictions.json']  # and all of the rest in it
         results = json.loads((out / 'predictions.json').read_text())
         assert [r['file_name'] for r in results] == ['2.png', '9.png', '10.png'] + ['clip.avi'] * 3

@@ -540,6 +540,10 @@ class TestConversion:
             found = read_training_checkpoint(tmp_path / name)['meta'].get('dataset_meta') or {}
             assert found.get('classes') == classes
         run(tmp_path / 'x.pth', tmp_path / 'y.safetensors')  # tensors alone
+        odd = dict(dataset_meta=dict(classes=('cat', 'dog'), names=np.array(['a', 'b'])))
+        torch.save(dict(meta=odd, state_dict=state), tmp_path / 'odd.pth')
+        run(tmp_path / 'odd.pth', tmp_path / 'w.pth')
+        assert 'dataset_meta' not in read_checkpoint(tmp_path / 'w.pth')['meta']
 
     def test_the_tool(self, run, tmp_path):
         source = PADDLE / 'resmlp.pdparams'

@@ -273,7 +273,7 @@ def test_warnings_in_annotations(good, name):
     assert found and {f.level for f in found} == {'warning'} and any(words in str(f) for f in found)
 
 
-def test_what_only_an_evaluation_needs(good):
+def test_what_only_an_evaluation_needs(good, tmp_path):
     """pycocotools reads iscrowd, and takes the id 0 for no match."""
     data = copy.deepcopy(good)
     first = data['annotations'][0]['id']
@@ -285,6 +285,10 @@ def test_what_only_an_evaluation_needs(good):
     assert (error.level, len(error.places), error.places[0]) == ('error', 2, first)
     assert 'without an iscrowd of 0 or 1' in error.text
     assert (warning.level, warning.places) == ('warning', [0])
+    (tmp_path / 'a.json').write_text(json.dumps(data))
+    node = dict(type='CocoDataset', ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=CLASSES), test_mode=True)
+    for metric, findings in ((dict(type='CocoMetric', ann_file='a.json'), [error, warning]), ({}, [warning])):
+        assert annotation_findings(node, Config(dict(default_scope='mmdet', val_evaluator=metric))) == findings
 
 
 def test_good_annotations(good):
@@ -347,7 +351,7 @@ class TestHostileFiles:
         for seed in range(CASES):
             path.write_bytes(hostile_coco(seed, good))
             node = dict(type='CocoDataset', ann_file=str(path), metainfo=dict(classes=CLASSES), test_mode=seed % 2 == 0)
-            found = annotation_findings(node, 'mmdet')
+            found = annotation_findings(node, Config(dict(default_scope='mmdet')))
             '\n'.join(map(str, found)).encode()
             refused += any(f.level == 'error' for f in found)
             try:

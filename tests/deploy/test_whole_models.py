@@ -181,10 +181,10 @@ def test_steps_that_a_file_cannot_do(step):
     [
         ('detection', dict(data_preprocessor=dict(pad_value=3)), 'pads with 0, not with the 3'),
         ('detection', dict(test_cfg=dict(min_bbox_size=40)), 'min_bbox_size is of boxes in the original image'),
-        ('detection', dict(test_cfg=dict(nms=dict(max_num=5))), 'no max_num'),
+        ('detection', dict(test_cfg=dict(nms=dict(max_num=5))), 'knows no max_num'),
         ('detection', dict(test_cfg=dict(nms_pre=-1)), 'nms_pre must be positive'),
         ('detection', dict(test_cfg=dict(max_per_img=-1)), 'max_per_img must be positive'),
-        ('segmentation', dict(decode_head=dict(num_classes=300)), 'eight bits, and the model 300 classes'),
+        ('segmentation', dict(decode_head=dict(num_classes=300)), 'eight bits, too few for 300 classes'),
         ('segmentation', dict(data_preprocessor=dict(test_cfg=dict(size=(96, 96)))), 'cannot pad to the size'),
     ],
 )

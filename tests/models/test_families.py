@@ -188,7 +188,7 @@ OUT_INDICES = 'out_indices must name at least one stage, each once and from -4 t
         (
             dict(pretrained='x.pth'),
             TypeError,
-            "got an unexpected keyword argument 'pretrained'.*model.pretrained=None too",
+            "got an unexpected keyword argument 'pretrained'.*also set model.pretrained=None",
         ),
         (dict(out_indices=4), ValueError, f'{OUT_INDICES}, got 4'),
         (dict(out_indices=(0, -5)), ValueError, rf'{OUT_INDICES}, got \(0, -5\)'),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ...utils.config import annotation_file
+from ...utils.config import annotation_file, nodes
 from ...utils.errors import DataError
 from .files import listed
 
+NO_CROWD = 'annotations without an iscrowd of 0 or 1, which the evaluation needs'
 LARGEST = 1e9  # of any coordinate or area, in pixels
 
 
@@ -77,18 +78,18 @@ def coco_class(node: dict, scope: str) -> Any:
     return cls if same else None
 
 
-def annotation_findings(node: dict, scope: str, most: float = float('inf')) -> list[Finding]:
+def annotation_findings(node: dict, cfg: Any, most: float = float('inf')) -> list[Finding]:
     """Find what is wrong with the annotation file of one dataset.
 
     Args:
         node (dict): The dataset's settings.
-        scope (str): The framework, such as 'mmdet'.
+        cfg (mmengine.Config): That the dataset is of; its evaluators may read the file too.
         most (float): Larger files, in bytes, are not looked at. Defaults to infinity.
 
     Returns:
         list[Finding]: Errors and warnings; empty where all is well, or where the format is not COCO's.
     """
-    cls, path = coco_class(node, scope), annotation_file(node)
+    cls, path = coco_class(node, cfg.default_scope), annotation_file(node)
     if cls is None or path is None or not os.path.isfile(path) or os.path.getsize(path) > most:
         return []
     given = (node.get('metainfo') or {}).get('classes')
@@ -96,9 +97,11 @@ def annotation_findings(node: dict, scope: str, most: float = float('inf')) -> l
     if isinstance(classes, str):  # the path of a list of names
         classes = None
     try:
-        return check_coco(read_json(path), classes, bool(given), bool(node.get('test_mode')))
+        found = check_coco(read_json(path), classes, bool(given), bool(node.get('test_mode')))
     except DataError as error:
         return [Finding('error', str(error), [])]
+    judged = [n.get('ann_file') for key in ('val_evaluator', 'test_evaluator') for n in nodes(cfg.get(key))]
+    return [finding for finding in found if finding.text != NO_CROWD or any(judged)]
 
 
 def read_json(path: str | os.PathLike) -> object:
@@ -134,7 +137,7 @@ def check_coco(
         elif image is None:
             found.add('annotations of an image that the file does not have', key)
         elif test and entry.get('iscrowd') not in (0, 1):
-            found.add('annotations without an iscrowd of 0 or 1, which the evaluation needs', key)
+            found.add(NO_CROWD, key)
         elif min(width, height) < 1 or entry['area'] <= 0:
             found.add('boxes of less than one pixel, which are left out', key, level='warning')
         elif not (-width < x < image['width'] and -height < y < image['height']):

@@ -41,7 +41,7 @@ class Source:
         self.dataset: Any = ()
         self.classes: list[str] = []
         self.problems: list[Problem] = []
-        for finding in annotation_findings(node, cfg.default_scope):
+        for finding in annotation_findings(node, cfg):
             self.add(self.place, finding, finding.level)
         # Images without annotations too.
         settings = {key: value for key, value in node.items() if key not in ('filter_cfg', 'lazy_init')}

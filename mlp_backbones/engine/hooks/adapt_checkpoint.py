@@ -18,11 +18,11 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def _of_another_shape(theirs: dict, own: dict) -> str:
-    """Return which tensor of a checkpoint does not fit the model's, or nothing; the optimizer's would not either."""
-    for key, value in own.items():
-        there, here = (tuple(getattr(tensor, 'shape', ())) for tensor in (theirs.get(key, value), value))
-        if there != here:
+def _of_another_shape(tensors: dict, model: Any) -> str:
+    """Return which of the tensors does not fit what the model trains, or nothing; its optimizer's would not either."""
+    for key, value in model.named_parameters():
+        there, here = tuple(tensors.get(key, value).shape), tuple(value.shape)
+        if value.requires_grad and there != here:
             return f'{key} is of shape {there} there, and {here} in this model'
     return ''
 
@@ -51,11 +51,11 @@ class AdaptCheckpointHook(Hook):
             missing = [key for key in ('meta', 'message_hub', 'state_dict') if not isinstance(parts.get(key), dict)]
             reason = f'it has no {", ".join(missing)}' if missing else ''
             if not missing and not hasattr(runner, 'strategy'):
-                reason = _of_another_shape(parts['state_dict'], unwrapped(runner.model).state_dict())
+                reason = _of_another_shape(parts['state_dict'], unwrapped(runner.model))
             if reason:
                 raise CheckpointError(
                     f'{source} cannot be resumed: {reason}. To start a new run from its weights, use --cfg-options '
-                    f'load_from={source}'
+                    f'load_from={runner._load_from or "FILE"}'
                 )
         elif not hasattr(runner, 'strategy'):
             checkpoint['state_dict'] = fit_model(unwrapped(runner.model), state_dict_of(checkpoint, source), source)

@@ -146,7 +146,7 @@ class BaseBackbone(CheckpointModule, Deployable):
             raise InvalidType(
                 f"{name} got an unexpected keyword argument '{min(unknown)}'. If another backbone was inherited, "
                 f'replace its settings: backbone=dict(_delete_=True, ...)'
-                + ('; of mmseg, model.pretrained=None too' if 'pretrained' in unknown else '')
+                + ('; in mmseg, also set model.pretrained=None' if 'pretrained' in unknown else '')
             )
         check_flags(name, norm_eval=norm_eval, final_norm=final_norm, with_cp=with_cp, deploy=deploy)
         in_channels = check_int(name, 'in_channels', in_channels)
