@@ -203,9 +203,8 @@ def parse(text: str) -> Candidate:
     engines = set(ENGINES) & set(modifiers)
     if len(engines) > 1 or ('int8' in modifiers and not engines):
         raise UserError(f'{text!r}: one of {", ".join(ENGINES)} is needed after @, which runs the model')
-    if engines and (
-        ignored := set(modifiers) - engines - {'deploy', 'int8', *(['bf16'] if 'openvino' in engines else [])}
-    ):
+    possible = engines | {'deploy', 'int8'} | ({'bf16'} if 'openvino' in engines else set())
+    if engines and (ignored := set(modifiers) - possible):
         raise UserError(f'{text!r}: {", ".join(sorted(ignored))} cannot be used with {", ".join(engines)}')
     if body.endswith('.py') and 'bf16' in modifiers and not engines:
         raise UserError(f'{text!r}: the images of a whole model are uint8, use autocast instead of bf16')

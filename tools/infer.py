@@ -127,10 +127,11 @@ def predict(predictor, batch: list, broken: list[str]) -> Iterator[tuple]:
     try:
         yield from zip(batch, predictor.predict([picture.image for picture in batch]))
     except (RuntimeProblem, InvalidValue, cv2.error) as error:
-        if len(batch) == 1:
+        if len(batch) > 1:
+            for picture in batch:
+                yield from predict(predictor, [picture], broken)
+        else:
             broken.append(f'{batch[0].file} ({error})')
-        for picture in batch if len(batch) > 1 else ():
-            yield from predict(predictor, [picture], broken)
 
 
 def main() -> None:

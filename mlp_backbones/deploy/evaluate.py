@@ -158,9 +158,8 @@ class Evaluation:
             try:
                 results = model(image_of(item))
             except RuntimeProblem as error:
-                raise UserError(
-                    f'{item["data_samples"].metainfo.get("img_path", f"image {index}")}: {error}'
-                ) from error
+                place = item['data_samples'].metainfo.get('img_path', f'image {index}')
+                raise UserError(f'{place}: {error}') from error
             sample = sample_of(results, item['data_samples'])
             self.evaluator.process(data_samples=[sample], data_batch=dict(inputs=[item['inputs']]))
         with quiet_log('ERROR'), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints

@@ -281,10 +281,11 @@ def test_what_only_an_evaluation_needs(good, tmp_path):
     data['annotations'][1]['iscrowd'] = None
     data['annotations'][2]['id'] = 0
     assert check_coco(data, CLASSES) == []
-    error, warning = check_coco(data, CLASSES, test=True)
+    error, warning = check_coco(data, CLASSES, test=True, judged=True)
     assert (error.level, len(error.places), error.places[0]) == ('error', 2, first)
     assert 'without an iscrowd of 0 or 1' in error.text
     assert (warning.level, warning.places) == ('warning', [0])
+    assert check_coco(data, CLASSES, test=True) == [warning]  # as draw_detections.py asks
     (tmp_path / 'a.json').write_text(json.dumps(data))
     node = dict(type='CocoDataset', ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=CLASSES), test_mode=True)
     for metric, findings in ((dict(type='CocoMetric', ann_file='a.json'), [error, warning]), ({}, [warning])):

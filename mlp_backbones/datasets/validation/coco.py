@@ -10,7 +10,6 @@ from ...utils.config import annotation_file, nodes
 from ...utils.errors import DataError
 from .files import listed
 
-NO_CROWD = 'annotations without an iscrowd of 0 or 1, which the evaluation needs'
 LARGEST = 1e9  # of any coordinate or area, in pixels
 
 
@@ -96,12 +95,12 @@ def annotation_findings(node: dict, cfg: Any, most: float = float('inf')) -> lis
     classes = given or cls.METAINFO['classes']
     if isinstance(classes, str):  # the path of a list of names
         classes = None
+    test = bool(node.get('test_mode'))
+    judges = [n.get('ann_file') for key in ('val_evaluator', 'test_evaluator') for n in nodes(cfg.get(key))]
     try:
-        found = check_coco(read_json(path), classes, bool(given), bool(node.get('test_mode')))
+        return check_coco(read_json(path), classes, bool(given), test, test and any(judges))
     except DataError as error:
         return [Finding('error', str(error), [])]
-    judged = [n.get('ann_file') for key in ('val_evaluator', 'test_evaluator') for n in nodes(cfg.get(key))]
-    return [finding for finding in found if finding.text != NO_CROWD or any(judged)]
 
 
 def read_json(path: str | os.PathLike) -> object:
@@ -113,7 +112,11 @@ def read_json(path: str | os.PathLike) -> object:
 
 
 def check_coco(
-    data: Any, classes: Sequence[str] | None = None, given: bool = False, test: bool = False
+    data: Any,
+    classes: Sequence[str] | None = None,
+    given: bool = False,
+    test: bool = False,
+    judged: bool = False,
 ) -> list[Finding]:
     """Find what is wrong with the content of a COCO annotation file; masks are for pycocotools to read.
 
@@ -123,6 +126,7 @@ def check_coco(
         given (bool): The config names the classes, so that one without a category is an error. Defaults to False: they
             are those of a public dataset.
         test (bool): The file is going to be evaluated on, and need not have annotations. Defaults to False.
+        judged (bool): By pycocotools, which reads the file itself. Defaults to False.
     """
     found = _Findings()
     categories, images, annotations = (_usable(data, part, found, test) for part in NEEDED)
@@ -136,8 +140,8 @@ def check_coco(
             found.add('annotations of a category that the file does not have', key)
         elif image is None:
             found.add('annotations of an image that the file does not have', key)
-        elif test and entry.get('iscrowd') not in (0, 1):
-            found.add(NO_CROWD, key)
+        elif judged and entry.get('iscrowd') not in (0, 1):
+            found.add('annotations without an iscrowd of 0 or 1, which the evaluation needs', key)
         elif min(width, height) < 1 or entry['area'] <= 0:
             found.add('boxes of less than one pixel, which are left out', key, level='warning')
         elif not (-width < x < image['width'] and -height < y < image['height']):
