@@ -16,7 +16,7 @@ from pathlib import Path
 from mlp_backbones.engine.config import load_config
 from mlp_backbones.utils.cli import check_installed, check_target, config_parser, run_tool
 from mlp_backbones.utils.errors import UserError
-from mlp_backbones.utils.files import written_together, written_with
+from mlp_backbones.utils.files import written_together
 
 NEEDS = {
     '.onnx': ('onnx', 'onnxscript', 'onnxruntime'),
@@ -54,10 +54,7 @@ def parse_args() -> argparse.Namespace:
         raise UserError('--scores is for whole models, and cannot be used with --raw')
     if args.opset and args.out.suffix == '.pt2':
         raise UserError('--opset is for .onnx and .xml files')
-    for path in written_with(args.out):
-        if path.exists() and not args.force:
-            raise UserError(f'{path} already exists; --force replaces it')
-    check_target(args.out)
+    check_target(args.out, args.force)
     check_installed(f'export to {args.out.suffix}', *NEEDS[args.out.suffix])
     return args
 

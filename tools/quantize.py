@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlp_backbones.utils.cli import check_installed, check_target, config_parser, run_tool
 from mlp_backbones.utils.errors import UserError
-from mlp_backbones.utils.files import written_together, written_with
+from mlp_backbones.utils.files import written_together
 
 NEEDS = {'.xml': ('nncf', 'openvino'), '.onnx': ('nncf', 'onnx', 'onnxruntime')}
 
@@ -41,10 +41,8 @@ def parse_args() -> argparse.Namespace:
         raise UserError(f'--images must be positive, got {args.images}')
     if args.out.resolve() == args.model.resolve():
         raise UserError(f'{args.out} is the file to quantize itself: name another')
-    for path in (*written_with(args.out), args.out.with_suffix('.json')):
-        if path.exists() and not args.force:
-            raise UserError(f'{path} already exists; --force replaces it')
-    check_target(args.out)
+    for path in (args.out, args.out.with_suffix('.json')):
+        check_target(path, args.force)
     check_installed(f'int8 in {args.out.suffix}', *NEEDS[args.out.suffix])
     return args
 

@@ -35,9 +35,7 @@ def parse_args() -> argparse.Namespace:
     for path in (args.out, args.config_out):
         if path.resolve() in inputs:
             raise UserError(f'{path} is what is read; choose another name to write to')
-        check_target(path)
-        if path.exists() and not args.force:
-            raise UserError(f'{path} already exists; --force replaces it')
+        check_target(path, args.force)
     return args
 
 

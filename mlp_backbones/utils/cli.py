@@ -81,13 +81,19 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_target(path: str | Path) -> None:
-    """Raise ``UserError`` where a file cannot be written: its folder does not exist, or it is a folder itself."""
+def check_target(path: str | Path, replace: bool = True) -> None:
+    """Raise ``UserError`` where a file cannot be written: its folder does not exist, or it is a folder itself.
+
+    Unless ``replace``, also where it exists, or the .bin beside an .xml, which holds the weights of OpenVINO's models.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise UserError(f'the folder {path.parent} does not exist: {path.name} cannot be written')
     if path.is_dir():
         raise UserError(f'{path} is a folder')
+    for file in [path, path.with_suffix('.bin')] if path.suffix == '.xml' else [path]:
+        if file.exists() and not replace:
+            raise UserError(f'{file} already exists; --force replaces it')
     check_writable(path.parent)
 
 

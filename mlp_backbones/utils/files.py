@@ -32,11 +32,6 @@ def written_whole(target: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def written_with(target: Path) -> list[Path]:
-    """Return the files that a model of this name is made of: the weights of OpenVINO's .xml are in a .bin beside it."""
-    return [target, target.with_suffix('.bin')] if target.suffix == '.xml' else [target]
-
-
 @contextlib.contextmanager
 def written_together(target: str | Path) -> Iterator[Path]:
     """Yield the path of ``target`` in a temporary folder; all files there move beside it when the block ends well."""
