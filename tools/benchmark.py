@@ -24,7 +24,7 @@ Candidates take turns within every round of one process, so that a slow moment o
 gives medians, and the ratio of each one's rate to the first one's. So does the rate of a large matrix product, in
 turn with the rest: the share is what a candidate reaches of it. Memory is the peak of one step (of training: forward
 and backward) above what the process held before the model was built: on a GPU by the allocator, on a CPU by Linux,
-each in a process of its own.
+each in a process of its own, which gives back what it frees (by default, glibc keeps much of it).
 
 --suite measures again what a file of results holds, docs/benchmark_engines.json and docs/benchmark.json, and prints
 the tables of docs/benchmark.md.
@@ -39,6 +39,7 @@ import importlib
 import itertools
 import json
 import multiprocessing
+import os
 import platform
 import re
 import statistics
@@ -67,6 +68,7 @@ ENGINES = ('onnxruntime', 'openvino')
 COMPILED = {'compile': 'default', 'cuda_graphs': 'reduce-overhead', 'max_autotune': 'max-autotune'}  # torch's modes
 MODIFIERS = ('deploy', 'channels_last', 'bf16', 'autocast', 'tf32', *COMPILED, *ENGINES, 'int8')
 CLEAR_PEAK = Path('/proc/self/clear_refs')  # of Linux
+MALLOC_SETTINGS = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')  # of glibc, read as a process starts
 ORIGINAL = 'original/'  # what the results call the functions of a .py file
 PRODUCT = dict(cpu=2048, cuda=8192)  # side of the matrices whose product gives the machine's rate
 REPEATS = dict(cpu=1, cuda=10)  # steps of one measurement: a GPU is waited for at its end
@@ -339,6 +341,7 @@ def measure(candidates: list[Candidate], size, batch: int, rounds: int, device: 
             product=rates[dtype],
         )
         if memory and not candidate.engine:
+            os.environ.update(MALLOC_SETTINGS)
             with multiprocessing.get_context('spawn').Pool(1) as pool:
                 row['memory'] = pool.apply(memory_of, (candidate.text, size, batch, device, train))
         rows.append(row)

@@ -162,7 +162,7 @@ def test_cheap_activations_are_recomputed(cls, monkeypatch):
     *recomputed, kept = measured(module.recompute_activations)
     *expected, all_kept = measured(lambda f, part, *inputs: f(*inputs))
     torch.testing.assert_close(recomputed, expected, rtol=0, atol=0)
-    assert kept < 0.9 * all_kept
+    assert kept < 0.86 * all_kept
 
 
 @pytest.mark.parametrize(

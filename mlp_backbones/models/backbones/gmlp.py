@@ -63,9 +63,9 @@ class GatedMlp(nn.Module):
             nn.init.normal_(linear.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v = self.act(self.fc1(x)).chunk(2, dim=-1)
-        gate = recompute_activations(self.gate, self.gate, v)
-        return recompute_activations(lambda u, gate: self.fc2(u * gate), self, u, gate)
+        u, v = self.fc1(x).chunk(2, dim=-1)
+        gate = recompute_activations(lambda v: self.gate(self.act(v)), self.gate, v)
+        return recompute_activations(lambda u, gate: self.fc2(self.act(u) * gate), self.fc2, u, gate)
 
 
 class GMLPBlock(Recomputed):
