@@ -1,5 +1,5 @@
 # Semantic FPN with a small gMLP, patches of 8 pixels, from scratch on the synthetic shapes.
-# Data and schedule as for ConvMLP-S, except the learning rate.
+# Data and schedule as for ConvMLP-S.
 _base_ = ['./fpn_convmlp_s_shapes.py', '../_base_/backbones/gmlp_p8.py']
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
@@ -12,4 +12,3 @@ model = dict(
         out_strides=(4, 8, 16, 32),
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -114,6 +114,9 @@ def get_model(name: str, pretrained: bool | str | Path = False, **overrides: Any
             f'Arguments of a part are given as in backbone=dict(in_channels=4)'
         )
     cfg.model.backbone.init_cfg = None
+    if 'data_preprocessor' in cfg:  # a classifier's is beside the model; Mixup takes the classes from it
+        cfg.model.data_preprocessor = cfg.pop('data_preprocessor')
+        cfg.model.data_preprocessor |= {k: v for k, v in (overrides.get('head') or {}).items() if k == 'num_classes'}
     cfg.merge_from_dict(dict(model=overrides))
     return build_model(cfg, weights)
 

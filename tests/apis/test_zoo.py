@@ -9,6 +9,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from helpers import CONFIGS, ROOT, build
 from helpers.goldens import load as load_golden
+from mmpretrain.structures import DataSample
 
 import mlp_backbones
 from mlp_backbones.apis import zoo
@@ -137,6 +138,17 @@ def test_get_model(name, tmp_path):
 def test_get_model_names_the_argument_that_nothing_takes(name, overrides, message):
     with pytest.raises(TypeError, match=message):
         mlp_backbones.get_model(name, **overrides)
+
+
+def test_get_model_trains_with_another_number_of_classes():
+    """With the recipe's Mixup, whose labels the preprocessor makes; the rest of its settings stays."""
+    samples = [DataSample().set_gt_label(index) for index in range(4)]
+    data = dict(inputs=torch.full((4, 3, 64, 64), 128, dtype=torch.uint8), data_samples=samples)
+    for overrides in (dict(), dict(data_preprocessor=dict(to_rgb=False))):
+        model = mlp_backbones.get_model('convmlp_s', head=dict(num_classes=4), **overrides)
+        batch = model.data_preprocessor(data, training=True)
+        assert batch['inputs'].max() < 1  # normalized
+        assert model(**batch, mode='loss')['loss'].isfinite()
 
 
 def test_get_model_takes_what_the_parts_of_a_model_take():

@@ -1,4 +1,4 @@
-# CIFAR-10 at 224 pixels, 8 GPUs x 128 images; downloaded by mmpretrain if missing. SHI-Labs/Convolutional-MLPs,
+# CIFAR-10 at 224 pixels, 128 images a GPU; downloaded by mmpretrain if missing. SHI-Labs/Convolutional-MLPs,
 # configs/classification/finetuned/convmlp_s_cifar10.yml: random interpolation for each image.
 data_root = 'data/cifar10/'
 # The images are in RGB.

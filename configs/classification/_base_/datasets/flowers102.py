@@ -1,4 +1,4 @@
-# Oxford Flowers-102, 8 GPUs x 96 images: SHI-Labs/Convolutional-MLPs, configs/classification/finetuned/
+# Oxford Flowers-102, 96 images a GPU: SHI-Labs/Convolutional-MLPs, configs/classification/finetuned/
 # convmlp_s_flowers102.yml. One folder per class, `train/1/` to `train/102/` with 6,552 images and `valid/` with 818.
 # This is not the official split (see convmlp_s_flowers102_official.py), and results are not comparable with it.
 # Training images are augmented as those of CIFAR-10.

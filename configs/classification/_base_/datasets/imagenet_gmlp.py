@@ -1,4 +1,4 @@
-# As imagenet.py, with gMLP's normalization, and the batch, borders and crop ratio (0.875) of PaddleViT's recipe
+# As imagenet.py, with gMLP's normalization, and the borders and crop ratio (0.875) of PaddleViT's recipe
 # (BR-IDL/PaddleViT, image_classification/gMLP, config.py and augment.py; there, rotated images have black borders).
 _base_ = './imagenet.py'
 data_preprocessor = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])

@@ -8,6 +8,7 @@ model = dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=512,
+        init_cfg=None,  # torch's, as in the original
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
 )

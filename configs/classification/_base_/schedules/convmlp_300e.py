@@ -6,7 +6,7 @@ test_cfg = dict(type='TestLoop')
 # As in timm: the cosine counts from epoch 0, warm-up replaces its first epochs, and the rate is constant in an epoch.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.2, by_epoch=True, begin=0, end=6),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=300, T_max=300),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=301, T_max=300),
 ]
 optim_wrapper = dict(
     type='AmpOptimWrapper',

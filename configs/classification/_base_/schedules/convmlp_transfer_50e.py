@@ -1,4 +1,5 @@
-# ConvMLP fine-tuned from ImageNet-1k, 8 GPUs: SHI-Labs/Convolutional-MLPs, configs/classification/finetuned/*.yml.
+# ConvMLP fine-tuned from ImageNet-1k: SHI-Labs/Convolutional-MLPs, configs/classification/finetuned/*.yml. The number
+# of GPUs is not published: 8, as for ImageNet, are assumed.
 # Warm-up of 10 epochs from 1e-6, cosine to epoch 50, 10 more at the minimum; mixed precision, no moving average.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=1)
 val_cfg = dict(type='ValLoop')
@@ -6,7 +7,7 @@ test_cfg = dict(type='TestLoop')
 # As in timm: the cosine counts from epoch 0, warm-up replaces its first epochs, and the rate is constant in an epoch.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 300, by_epoch=True, begin=0, end=10),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=50, T_max=50),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=51, T_max=50),
 ]
 optim_wrapper = dict(
     type='AmpOptimWrapper',

@@ -1,6 +1,7 @@
 # gMLP on ImageNet-1k, 8 GPUs x 64 images. PaddleViT's recipe (BR-IDL/PaddleViT, image_classification/gMLP/config.py):
 # gMLP's authors have released no code, and timm no recipe for its weights: their accuracy is not that of this recipe.
-# PaddleViT gives the learning rates for 512 images and scales all three with the batch size.
+# PaddleViT gives the learning rates for 512 images and scales all three with the batch size: here 512, in its command
+# 2,048.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
