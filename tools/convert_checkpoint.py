@@ -25,7 +25,7 @@ def main() -> None:
     from mlp_backbones.checkpoints import convert, read_checkpoint, state_dict_of, write_checkpoint
     from mlp_backbones.checkpoints.runs import classes_of
 
-    check_target(args.target)
+    check_target(args.target, args.force or args.hash)
     try:
         content = read_checkpoint(args.source)
         converted = convert(state_dict_of(content, args.source), args.backbone_only)

@@ -1,4 +1,8 @@
-"""Draw predictions (tools/test.py --out) beside the ground truth of a COCO annotation file, many images a picture."""
+"""Draw predictions (tools/test.py --out) beside the ground truth of a COCO annotation file, many images a picture.
+
+Predictions have numbers of classes, and are named by the file's categories in their order there: it must be that of the
+config's classes.
+"""
 
 import argparse
 import sys

@@ -43,7 +43,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: the GPU where there is one)')
     parser.add_argument('--no-pictures', action='store_true', help='write predictions only')
-    parser.add_argument('--force', action='store_true', help='replace existing predictions')
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='replace existing predictions; pictures and maps of images that are no longer there stay',
+    )
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be positive, got {args.batch_size}')

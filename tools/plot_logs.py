@@ -40,14 +40,15 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(f'the work dir {folder} does not exist')
     files = sorted(folder.glob('*/vis_data/scalars.json')) or sorted(folder.glob('vis_data/scalars.json'))
+    parts = [read_part(file) for file in files]
+    # An epoch is the least number of iterations with which no row would be of the next one.
+    logged = [row for rows in parts for row in rows if 'lr' in row and row.get('epoch')]
+    epoch = max((math.ceil(row['step'] / row['epoch']) for row in logged), default=1)
     training, tests = [], []
-    for file in files:
-        rows = read_part(file)
+    for rows in parts:
         own = [row for row in rows if 'lr' in row]
         if not own:
             continue
-        # An epoch is the least number of iterations with which no row would be of the next one.
-        epoch = max((math.ceil(row['step'] / row['epoch']) for row in own if row.get('epoch')), default=1)
         measured = [{**row, 'step': row['step'] * epoch} for row in rows if 'lr' not in row]
         start = own[0]['step']
         training = [row for row in training if row['step'] < start] + own
@@ -87,7 +88,14 @@ def draw(runs: list[Run], metrics: list[str], out: Path) -> None:
             for run, color in zip(runs, colors):
                 rows = [row for row in (run.tests if key in metrics else run.training) if key in row]
                 x, y = [row['step'] for row in rows], [row[key] for row in rows]
-                axis.plot(x, y, color=color, marker='o' if key in metrics else None, markersize=4, linewidth=1.5)
+                axis.plot(
+                    x,
+                    y,
+                    color=color,
+                    marker='o' if key in metrics or len(x) == 1 else None,
+                    markersize=4,
+                    linewidth=1.5,
+                )
                 last += [(y[-1], x[-1], color)] if key in metrics and rows else []
             axis.set(title=title, xlabel='iteration', xlim=(0, 1.02 * end))
             axis.margins(y=0.12)
@@ -96,9 +104,11 @@ def draw(runs: list[Run], metrics: list[str], out: Path) -> None:
                 axis.set_ylim(0, None)
             # The last values beside their points, one above the other where they would touch.
             low, high = axis.get_ylim()
-            height = low
+            written = []
             for y, x, color in sorted(last):
-                height = max(y, height + 0.06 * (high - low))
+                near = [height for height, place in written if abs(place - x) < 0.15 * end]
+                height = max(y, max(near, default=low) + 0.06 * (high - low))
+                written.append((height, x))
                 text = dict(textcoords='offset points', va='center', color=color, fontsize=8, annotation_clip=False)
                 axis.annotate(f'{y:.3g}', (x, height), (7, 0), **text)
         lines = [Line2D([], [], color=color, linewidth=2) for color in colors]

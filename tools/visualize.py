@@ -76,7 +76,7 @@ def models(args) -> dict:
     found = {}
     for i, name in enumerate(args.model):
         weights = args.weights[i] if args.weights else 'none' if name.endswith('.py') else None
-        predictor = Predictor.build(name, weights, whole=args.command == 'cam')
+        predictor = Predictor.build(name, weights, device='cpu', whole=args.command == 'cam')
         if not isinstance(predictor.model.backbone, BaseBackbone):
             raise UserError(f'the backbone of {name} is {type(predictor.model.backbone).__name__}, which is not ours')
         label = args.names[i] if args.names else Path(name).stem
@@ -93,23 +93,32 @@ def size_of(args) -> tuple[int, int] | None:
     return parse_size(args.size) if args.size else None
 
 
+def input_of(args, predictor):
+    """Return the picture as a model gets it."""
+    from mlp_backbones.apis.images import flags_of
+
+    image = read_image(args.image, flags_of(predictor.about['channels']))
+    return predictor.inputs(image, size_of(args))
+
+
 def features(args) -> dict:
     """Feature maps on the way through the backbone."""
     import torch
 
-    from mlp_backbones.visualization.explain import stage_maps, telling_channels
+    from mlp_backbones.visualization.explain import enlarged, stage_maps, telling_channels
     from mlp_backbones.visualization.figures import mosaic
 
-    image, size = read_image(args.image), size_of(args)
+    read_image(args.image)  # before models are fetched
+    size_of(args)
     rows = {}
     for label, predictor in models(args).items():
         with torch.no_grad():
-            x = predictor.inputs(image, size)
+            x = input_of(args, predictor)
             maps = stage_maps(predictor.model.backbone, x)
         rows[label] = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=predictor.seen(x))]
-        for title, value in maps.items():
-            picked = mosaic(telling_channels(value[0], args.channels), x.shape[2:])
-            rows[label].append(dict(title=title, image=picked, vmin=0, vmax=1))
+        for title, (value, stride) in maps.items():
+            picked = enlarged(telling_channels(value[0], args.channels), stride, x.shape[2:], 'nearest')
+            rows[label].append(dict(title=title, image=mosaic(picked), vmin=0, vmax=1))
     return rows
 
 
@@ -119,12 +128,13 @@ def cam(args) -> dict:
 
     from mlp_backbones.visualization.explain import class_activation
 
-    image, size = read_image(args.image), size_of(args)
+    read_image(args.image)  # before models are fetched
+    size_of(args)
     rows = {}
     for label, predictor in models(args).items():
         if predictor.about['task'] != 'classification':
             raise UserError(f'cam takes classifiers, and {label} is a {type(predictor.model).__name__}')
-        x = predictor.inputs(image, size)
+        x = input_of(args, predictor)
         if args.classes:
             labels = [class_number(c, predictor.about['classes']) for c in args.classes]
         else:
@@ -136,14 +146,18 @@ def cam(args) -> dict:
         rows[label] = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=seen)]
         for number, value in zip(labels, maps):
             name = predictor.about['classes'][number].split(',')[0]
-            rows[label].append(dict(title=f'{name}  {scores[number]:.2f}', image=seen, overlay=value))
+            rows[label].append(dict(title=f'{name} ({number})  {scores[number]:.2f}', image=seen, overlay=value))
     return rows
 
 
 def class_number(text: str, classes: list[str]) -> int:
-    for i, names in enumerate(classes):
-        if text == names or text in names.split(', '):  # ImageNet's classes have several
-            return i
+    same = [
+        i for i, names in enumerate(classes) if text == names or text in names.split(', ')
+    ]  # ImageNet's have several
+    if len(same) > 1:
+        raise UserError(f'the classes {", ".join(map(str, same))} are called {text!r}: give a number')
+    if same:
+        return same[0]
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
     singly = [name for names in classes for name in names.split(', ')]
@@ -182,19 +196,24 @@ def erf(args) -> dict:
     from mlp_backbones.visualization.explain import receptive_fields, side_of
 
     size = size_of(args)
-    pictures = read_pictures(list_pictures(args.images)) if args.images else ()
-    images = list(itertools.islice((p.image for p in pictures if p.image is not None), args.num))
-    if args.images and not images:
-        raise UserError(f'no image of {args.images} can be read')
+    paths = list_pictures(args.images) if args.images else []
     rows = {}
     for label, predictor in models(args).items():
-        own = size or input_size(predictor.cfg)
-        generator = torch.Generator().manual_seed(0)
-        noise = (torch.randn(1, 3, *own, generator=generator) for _ in range(args.num))
-        inputs = [predictor.inputs(image, own) for image in images] or list(noise)
+        own, channels = size or input_size(predictor.cfg), predictor.about['channels']
+        pictures = (p.image for p in read_pictures(paths, channels) if p.image is not None)
+        inputs = [predictor.inputs(image, own) for image in itertools.islice(pictures, args.num)]
+        if paths and len(inputs) < args.num:
+            print(f'{label}: over {len(inputs)} images, which are all that can be read')
+        if paths and not inputs:
+            raise UserError(f'no image of {args.images} can be read')
+        if not paths:
+            generator = torch.Generator().manual_seed(0)
+            inputs = [torch.randn(1, channels, *own, generator=generator) for _ in range(args.num)]
         rows[label] = [
-            dict(title=title, image=field**0.3, cmap='magma', note=f'half of it within {side_of(field, 0.5)} px')
-            for title, field in receptive_fields(predictor.model.backbone, inputs).items()
+            dict(
+                title=title, image=field**0.3, cmap='magma', note=f'half of it within {side_of(field, center, 0.5)} px'
+            )
+            for title, (field, center) in receptive_fields(predictor.model.backbone, inputs).items()
         ]
     return rows
 

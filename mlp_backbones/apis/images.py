@@ -51,6 +51,13 @@ def list_pictures(source: str | Path) -> list[Path]:
     return [source]
 
 
+def flags_of(channels: int) -> int:
+    """Return OpenCV's flags to read images of so many channels."""
+    import cv2
+
+    return FLAGS.get(channels, cv2.IMREAD_UNCHANGED)
+
+
 def read_pictures(paths: Sequence[Path], channels: int = 3) -> Iterator[Picture]:
     """Yield every image of so many channels, and every frame of every video; a truncated image counts as unreadable.
 
@@ -65,7 +72,7 @@ def read_pictures(paths: Sequence[Path], channels: int = 3) -> Iterator[Picture]
         name = path.stem if unique else path.name
         if path.suffix.lower() in IMAGES:
             try:
-                yield Picture(name, path.name, read_image(path, FLAGS.get(channels, cv2.IMREAD_UNCHANGED)))
+                yield Picture(name, path.name, read_image(path, flags_of(channels)))
             except DataError as error:
                 yield Picture(name, path.name, None, problem=str(error).removeprefix(f'{path}: '))
             continue

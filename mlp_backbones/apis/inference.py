@@ -1,6 +1,6 @@
 """Images in, predictions out: the frameworks' inferencers over models that are given by name or by config.
 
-Images are arrays of (H, W, 3), BGR, uint8, as cv2 reads them.
+Images are arrays of (H, W, C), uint8, as cv2 reads them: of three channels BGR.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from ..deploy.description import task_of
 from ..deploy.runtime import Model
 from ..engine.config import find_config, load_config
 from ..utils.cli import quiet_log
-from ..utils.errors import UserError
+from ..utils.errors import InvalidValue, UserError
 from .classes import describe_classes
 from .zoo import build_model, fill_model, get_entry, list_models, published_weights
 
@@ -123,8 +123,16 @@ class Predictor(Model):
         """Return the results of one image."""
         return self.predict([image])[0]
 
+    def _check(self, image: Any) -> None:
+        channels = self.about['channels']
+        if getattr(image, 'shape', ())[2:] != (channels,) or not np.issubdtype(image.dtype, np.integer):
+            got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+            raise InvalidValue(f'an image must be an array of integers, (height, width, {channels}), got {got}')
+
     def _data(self, images: Sequence[np.ndarray]) -> dict[str, Any]:
         """Return a batch, out of the config's test pipeline."""
+        for image in images:
+            self._check(image)
         (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
         return data[1] if self.cfg.default_scope == 'mmdet' else data  # behind the images
 
@@ -132,26 +140,28 @@ class Predictor(Model):
         """Return an image as the model gets it.
 
         Args:
-            image (np.ndarray): (H, W, 3), BGR, uint8.
+            image (np.ndarray): (H, W, C).
             size (tuple[int, int], optional): Height and width in pixels to resize it to. Defaults to what the config's
                 test pipeline does.
 
         Returns:
-            torch.Tensor: (1, 3, H, W), normalized, on the model's device.
+            torch.Tensor: (1, C, H, W), normalized, on the model's device.
         """
         import cv2
 
         if size is None:
             return self.model.data_preprocessor(self._data([image]))['inputs']
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        self._check(image)
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
         return self.model.data_preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))['inputs']
 
     def seen(self, inputs: torch.Tensor) -> np.ndarray:
-        """Return the image that ``inputs`` came from, as (H, W, 3), RGB, uint8."""
+        """Return the image that ``inputs`` came from, of many channels the first three, as (H, W, 3), RGB, uint8."""
         preprocessor = self.model.data_preprocessor
         settings = self.cfg.model.get('data_preprocessor') or self.cfg.get('data_preprocessor') or {}
         pixels = (inputs[:1] * preprocessor.std + preprocessor.mean)[0].permute(1, 2, 0)
         image = pixels.clamp(0, 255).round().byte().cpu().numpy()
+        image = image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, 2)
         return image if settings.get('bgr_to_rgb') or settings.get('to_rgb') else image[..., ::-1]
 
 

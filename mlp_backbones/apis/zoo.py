@@ -36,12 +36,12 @@ def list_models(pattern: str | None = None) -> list[str]:
     """Return the names of the zoo's models.
 
     Args:
-        pattern (str, optional): Keep names that match it, with wildcards as in a shell: ``'resmlp*'``.
+        pattern (str, optional): Keep names that match it, in any case, with wildcards as in a shell: ``'resmlp*'``.
 
     Returns:
         list[str]: Sorted.
     """
-    return sorted(name for name in _entries() if pattern is None or fnmatch.fnmatch(name, pattern))
+    return sorted(name for name in _entries() if pattern is None or fnmatch.fnmatchcase(name.lower(), pattern.lower()))
 
 
 def get_entry(name: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def get_entry(name: str) -> dict[str, Any]:
     aliases = {alias.lower(): entry for entry in _entries().values() for alias in entry.get('Alias', [])}
     known = {**_entries(), **aliases}
     if name.lower() in known:
-        return known[name.lower()]
+        return copy.deepcopy(known[name.lower()])
     close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
     raise InvalidValue(
         f'the zoo has no model {name!r}'

@@ -87,7 +87,8 @@ def read_checkpoint(source: str | Path) -> Any:
     if '://' in str(source):
         raise CheckpointError(f'a checkpoint must be a path or an http(s) URL, got {source}')
     if not os.path.isfile(source):
-        raise CheckpointNotFound(f'the checkpoint {source} does not exist')
+        problem = 'is a folder' if os.path.isdir(source) else 'does not exist'
+        raise CheckpointNotFound(f'the checkpoint {source} {problem}')
     return _read_file(Path(source))
 
 

@@ -200,7 +200,7 @@ def make_shapes(
         Path: ``root``.
 
     Raises:
-        ValueError: An unknown task, or fewer than one image.
+        ValueError: An unknown task, fewer than one image, or a negative seed.
         FileExistsError: ``root`` exists already; nothing is ever overwritten.
     """
     root = Path(root)
@@ -210,6 +210,8 @@ def make_shapes(
     num_images = (train if num_train is None else num_train, val if num_val is None else num_val)
     if min(num_images) < 1:
         raise InvalidValue(f'num_train and num_val must be at least 1, got {num_images[0]} and {num_images[1]}')
+    if seed < 0:
+        raise InvalidValue(f'seed must not be negative, got {seed}')
     if root.exists():
         if exist_ok:
             return root

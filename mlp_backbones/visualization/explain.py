@@ -12,7 +12,7 @@ from ..models.layers.token_mixing import TokenMixing
 from ..utils.errors import InvalidValue
 
 
-def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, Tensor]:
+def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, tuple[Tensor, int]]:
     """Return up to four feature maps on the way through a backbone of ours, evenly spaced, the last one among them.
 
     Args:
@@ -20,7 +20,7 @@ def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, Tensor]:
         x (Tensor): (N, C, H, W), normalized.
 
     Returns:
-        dict[str, Tensor]: What the stage is called -> its map, (N, C', H', W').
+        dict[str, tuple[Tensor, int]]: What the stage is called -> its map, (N, C', H', W'), and its stride in pixels.
     """
     built = backbone.num_built
     chosen = sorted({built * (i + 1) // 4 - 1 for i in range(4)} - {-1})
@@ -30,7 +30,12 @@ def stage_maps(backbone: BaseBackbone, x: Tensor) -> dict[str, Tensor]:
     finally:
         backbone.out_indices = given
     kind = 'block' if hasattr(backbone, 'blocks') else 'stage'
-    return {f'{kind} {i + 1}, {m.shape[2]}x{m.shape[3]}': m for i, m in zip(chosen, maps)}
+    return {f'{kind} {i + 1}, {m.shape[2]}x{m.shape[3]}': (m, backbone.strides[i]) for i, m in zip(chosen, maps)}
+
+
+def enlarged(maps: Tensor, stride: int, size: Sequence[int], mode: str) -> Tensor:
+    """Resize maps (K, H', W') to an image, (K, *size), which may have been padded to whole strides before."""
+    return F.interpolate(maps[None], scale_factor=stride, mode=mode)[0, :, : size[0], : size[1]]
 
 
 def telling_channels(maps: Tensor, number: int) -> Tensor:
@@ -76,8 +81,8 @@ def class_activation(model: Any, x: Tensor, labels: Sequence[int]) -> tuple[Tens
         last = last.requires_grad_()
         scores = model.head(model.neck((*maps, last)) if model.with_neck else (*maps, last))[0]
         grads = [torch.autograd.grad(scores[label], last, retain_graph=True)[0] for label in labels]
-    evidence = [(grad.mean((2, 3), keepdim=True) * last.detach()).sum(1, keepdim=True).relu() for grad in grads]
-    cams = F.interpolate(torch.cat(evidence), x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
+    evidence = torch.cat([(grad.mean((2, 3), keepdim=True) * last.detach()).sum(1).relu() for grad in grads])
+    cams = enlarged(evidence, model.backbone.out_strides[-1], x.shape[2:], 'bilinear')
     return cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-12), scores.detach().softmax(0)
 
 
@@ -100,34 +105,39 @@ def token_kernels(backbone: BaseBackbone) -> dict[int, Tensor]:
     return {i: layer.weight.detach().view(*layer.grid, *layer.grid) for i, layer in enumerate(layers)}
 
 
-def receptive_fields(backbone: BaseBackbone, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+def receptive_fields(backbone: BaseBackbone, inputs: Sequence[Tensor]) -> dict[str, tuple[Tensor, tuple[int, int]]]:
     """Compute effective receptive fields (arXiv 1701.04128): what the center of every stage's map depends on.
+
+    Positive values are added up, as by RepLKNet (arXiv 2203.06717): all channels after a LayerNorm have a constant sum.
 
     Args:
         backbone (BaseBackbone): In eval mode.
         inputs (Sequence[Tensor]): Images of one size, (1, C, H, W), normalized.
 
     Returns:
-        dict[str, Tensor]: What the stage is called -> (H, W), the absolute gradient of the position at the center,
-        summed over the channels and averaged over the inputs; the largest is 1.
+        dict[str, tuple[Tensor, tuple[int, int]]]: What the stage is called -> (H, W), the absolute gradient of the
+        position at the center, summed over the channels and averaged over the inputs, the largest 1; and where in the
+        image, row and column, the center of that position is.
     """
     total: dict[str, Tensor] = {}
+    centers = {}
     for x in inputs:
         x = x.detach().clone().requires_grad_()
         with torch.enable_grad():
             maps = stage_maps(backbone, x)
-            for name, output in maps.items():
-                center = output[:, :, output.shape[2] // 2, output.shape[3] // 2].sum()
-                (grad,) = torch.autograd.grad(center, x, retain_graph=True)
+            for name, (output, stride) in maps.items():
+                row, column = (side // 2 for side in output.shape[2:])
+                centers[name] = (2 * row + 1) * stride // 2, (2 * column + 1) * stride // 2
+                (grad,) = torch.autograd.grad(output[:, :, row, column].relu().sum(), x, retain_graph=True)
                 total[name] = total.get(name, 0) + grad.abs().sum((0, 1)).double()
-    return {name: field / field.max().clamp_min(1e-12) for name, field in total.items()}
+    return {name: (field / field.max().clamp_min(1e-12), centers[name]) for name, field in total.items()}
 
 
-def side_of(field: Tensor, share: float) -> int:
-    """Return the side of the square around the center, in pixels, that holds a share of a receptive field."""
-    row, column = (side // 2 for side in field.shape)
-    for half in range(max(field.shape)):
-        square = field[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
+def side_of(field: Tensor, center: tuple[int, int], share: float) -> int:
+    """Return the side of the square around a center, in pixels, that holds a share of a receptive field."""
+    row, column = center
+    for half in range(1, max(field.shape) + 1):
+        square = field[max(row - half, 0) : row + half, max(column - half, 0) : column + half]
         if square.sum() >= share * field.sum():
             break
-    return 2 * half + 1
+    return 2 * half

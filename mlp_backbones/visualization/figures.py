@@ -3,11 +3,10 @@
 import contextlib
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -20,7 +19,7 @@ SUFFIXES = ('.png', '.svg', '.pdf')
 
 def check_figure(path: Path) -> None:
     """Raise ``UserError`` where no figure can be written."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(f'the file to write must end in {", ".join(SUFFIXES)}, got {path}')
     check_target(path)
 
@@ -34,12 +33,12 @@ def drawn(path: str | Path, *args: Any, **kwargs: Any) -> Iterator[tuple]:
     import matplotlib.pyplot as plt
 
     path = Path(path)
-    with plt.style.context('seaborn-v0_8-whitegrid'):
+    with plt.style.context(['seaborn-v0_8-whitegrid', {'text.parse_math': False}]):  # names may have a $
         figure, axes = plt.subplots(*args, squeeze=False, layout='constrained', **kwargs)
         try:
             yield figure, axes
             with written_whole(path) as partial:
-                figure.savefig(partial, format=path.suffix[1:], dpi=150)
+                figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
         finally:
             plt.close(figure)
 
@@ -49,10 +48,9 @@ def tiled(images: Tensor, gap: int = 1) -> Tensor:
     return _grid(images.flatten(0, 1), images.shape[1], gap)
 
 
-def mosaic(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Return maps (K, H, W), each resized to ``size``, side by side in a square of them."""
-    maps = F.interpolate(maps[None], tuple(size), mode='nearest')[0]
-    return _grid(maps, math.ceil(math.sqrt(len(maps))), max(round(0.03 * max(size)), 1))
+def mosaic(maps: Tensor) -> Tensor:
+    """Return maps (K, H, W) side by side in a square of them."""
+    return _grid(maps, math.ceil(math.sqrt(len(maps))), max(round(0.03 * max(maps.shape[1:])), 1))
 
 
 def _grid(maps: Tensor, columns: int, gap: int) -> Tensor:
@@ -79,8 +77,8 @@ def gallery(path: Path, rows: dict[str, list[dict[str, Any]]], side: float = 2.1
             axis.grid(False)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        for (label, cells), axes in zip(rows.items(), grid):
-            axes[0].set_ylabel(textwrap.fill(label, 24), fontweight='bold')
+        for (label, cells), axes, height in zip(rows.items(), grid, heights):
+            axes[0].set_ylabel(textwrap.fill(label, max(int(11 * side * height), 6)), fontweight='bold')  # 11 an inch
             for axis, cell in zip(axes, cells):
                 _draw_cell(axis, **cell)
 
@@ -89,5 +87,5 @@ def _draw_cell(axis, image: Any, title: str, overlay: Tensor | None = None, note
     axis.imshow(image, **kwargs)
     if overlay is not None:
         axis.imshow(overlay, cmap='turbo', alpha=0.5, vmin=0, vmax=1)
-    axis.set_title(title, fontsize=8.5, pad=4)
+    axis.set_title(textwrap.fill(title, 30), fontsize=8.5, pad=4)
     axis.set_xlabel(note, fontsize=7.5, labelpad=3)

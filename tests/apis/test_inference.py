@@ -143,6 +143,17 @@ class TestModels:
         with pytest.raises(UserError, match='is a config.*--weights FILE_OR_URL.*--model retinanet_convmlp_s'):
             inference.find_weights(path, {})
 
+    def test_what_is_not_an_image(self):
+        predictor = Predictor.build(CLASSIFICATION, 'none', 'cpu')
+        for given, words in (
+            (None, 'got NoneType$'),
+            (image(0) / 255.0, r'got float64 \('),
+            (image(0)[..., 0], r'\(height, width, 3\), got uint8'),
+        ):
+            for use in (predictor, predictor.inputs):
+                with pytest.raises(ValueError, match='an image must be an array of integers, .*' + words):
+                    use(given)
+
     def test_device(self):
         assert inference.device_of('cpu') == torch.device('cpu')
         with pytest.raises(UserError, match="device 'gpu' cannot be used"):

@@ -21,7 +21,7 @@ COUNTED = {config: name for config, name in BY_CONFIG.items() if 'FLOPs' in zoo.
 
 def test_names():
     assert len(NAMES) == len(set(NAMES)) and NAMES == sorted(NAMES)
-    assert mlp_backbones.list_models('resmlp_*_distilled') == [f'resmlp_{a}_distilled' for a in (12, 24, 36, 'big_24')]
+    assert mlp_backbones.list_models('ResMLP_*_distilled') == [f'resmlp_{a}_distilled' for a in (12, 24, 36, 'big_24')]
     for alias in ('resmlp_24_distilled_224', 'resmlp_big_24_22k_224', 'gmlp_s16_224', 'repmlp_b_224', 'repmlp_b_256'):
         assert zoo.get_entry(alias)['Name'] in NAMES
     aliases = [alias.lower() for name in NAMES for alias in zoo.get_entry(name).get('Alias', [])]

@@ -96,6 +96,7 @@ def test_another_process_was_faster(tmp_path, monkeypatch, exist_ok):
     [
         (['x', '--task', 'pose'], 'detection'),
         (['x', '--num-train', '0'], 'at least 1'),
+        (['x', '--seed', '-1'], 'seed must not be negative, got -1'),
         (['here'], 'exists already'),
     ],
 )

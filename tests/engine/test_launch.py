@@ -188,7 +188,7 @@ def test_only_whole_models_are_tested(shapes, tmp_path, run_script):
     arguments += ['test_dataloader.persistent_workers=False']
     code, said = run_script('test.py', config, tmp_path / '4/epoch_1.pth', *arguments)
     assert code == 1 and 'does not fill the model' in said and 'head.fc.weight' in said
-    assert f'was trained with lies beside it: {tmp_path / "4/trained.py"}' in said
+    assert f'among the files beside it? {tmp_path / "4/trained.py"}' in said
     code, said = run_script('test.py', config, tmp_path / '3/epoch_1.pth', *arguments)
     assert code == 0, said[-2000:]
 

@@ -39,8 +39,8 @@ class TestMaps:
         expected = tiny(cls, out_indices=(0, 1, 2, 3)).eval()
         expected.load_state_dict(model.state_dict())
         assert len(maps) == 4 and model.out_indices == given
-        for a, b in zip(maps.values(), expected(x)):
-            assert torch.equal(a, b)
+        for (a, stride), b, own in zip(maps.values(), expected(x), expected.out_strides):
+            assert torch.equal(a, b) and stride == own
         kind = 'block' if cls in ISOTROPIC else 'stage'
         assert list(maps)[-1].startswith(f'{kind} 4, ')
 
@@ -63,10 +63,12 @@ class TestMaps:
 
     def test_mosaic(self):
         maps = torch.rand(3, 2, 4)
-        tiles = figures.mosaic(maps, (4, 8))
-        assert tiles.shape == (9, 17) and tiles.isnan().sum() == 9 * 17 - 3 * 32
-        assert torch.equal(tiles[:4:2, 9::2], maps[1]) and torch.equal(tiles[5::2, :8:2], maps[2])
-        assert torch.equal(figures.mosaic(maps[:1], (2, 4)), maps[0])
+        large = explain.enlarged(maps, 2, (4, 7), 'nearest')  # an image that was padded by a column
+        assert torch.equal(large[:, ::2, ::2], maps) and large.shape == (3, 4, 7)
+        tiles = figures.mosaic(large)
+        assert tiles.shape == (9, 15) and tiles.isnan().sum() == 9 * 15 - 3 * 28
+        assert torch.equal(tiles[:4, 8:], large[1]) and torch.equal(tiles[5:, :7], large[2])
+        assert torch.equal(figures.mosaic(maps[:1]), maps[0])
 
 
 class Classifier(nn.Module):
@@ -100,6 +102,18 @@ class TestClassActivation:
             expected = nn.functional.interpolate(expected[None, None], (64, 96), mode='bilinear')[0, 0]
             assert torch.allclose(cam, expected / expected.max().clamp_min(1e-12), atol=1e-4)
 
+    def test_is_in_its_place_where_the_image_is_padded(self):
+        model = Classifier(tiny(ConvMLP)).eval()
+        model.backbone.forward = lambda x: (evidence,)
+        stride = model.backbone.out_strides[-1]
+        evidence = torch.zeros(1, model.backbone.out_channels[-1], 4, 5)
+        evidence[:, :, 1, 2] = 1
+        model.fc.weight.data.fill_(1)
+        for size in ((4 * stride, 5 * stride), (3 * stride + 1, 4 * stride + 1)):
+            (cam,), _ = class_activation(model, torch.rand(1, 3, *size), [0])
+            place = torch.nonzero(cam > 0.9).double().mean(0) + 0.5
+            assert cam.shape == size and place.tolist() == pytest.approx([1.5 * stride, 2.5 * stride])
+
 
 class TestTokenMixing:
     @pytest.mark.parametrize('cls', ISOTROPIC)
@@ -124,26 +138,35 @@ class TestReceptiveField:
     def test_is_what_changes_the_output(self):
         model = tiny(ResMLP).eval()
         fields = receptive_fields(model, [torch.rand(1, 3, 192, 192) for _ in range(2)])
-        for field in fields.values():
-            assert field.shape == (192, 192) and field.max() == 1
+        for field, center in fields.values():
+            assert field.shape == (192, 192) and field.max() == 1 and center == (104, 104)
             inside = torch.zeros(192, 192, dtype=torch.bool)
             inside[64:128, 64:128] = True  # the window of the centre
             assert (field[~inside] == 0).all() and (field[inside] > 0).all()
 
     def test_convolutions_see_a_growing_square(self):
         fields = list(receptive_fields(tiny(ConvMLP).eval(), [torch.rand(1, 3, 128, 128)]).values())
-        sides = [explain.side_of(field, 1.0) for field in fields]
+        sides = [explain.side_of(field, center, 1.0) for field, center in fields]
         assert sides == sorted(sides) and sides[0] < 20 < sides[3]
 
+    @pytest.mark.parametrize('cls', FAMILIES)
+    def test_final_norms_leave_a_field(self, cls):
+        """The sum of what a LayerNorm returns is constant."""
+        model = tiny(cls, final_norm=True).eval()
+        *_, (field, _) = receptive_fields(model, [torch.rand(1, 3, 64, 64)]).values()
+        x = torch.rand(1, 3, 64, 64, requires_grad=True)
+        model(x)[-1][:, :, 0, 0].relu().sum().backward()
+        assert x.grad.abs().max() > 1e-3 and (field > 0).sum() > 32
+
     def test_tiles_and_the_global_perceptron(self):
-        field = list(receptive_fields(tiny(RepMLP).eval(), [torch.rand(1, 3, 192, 192)]).values())[0]
+        field, _ = list(receptive_fields(tiny(RepMLP).eval(), [torch.rand(1, 3, 192, 192)]).values())[0]
         assert (field > 0).all()
         assert field[64:128, 64:128].mean() > 5 * field[:64].mean()
 
     def test_side(self):
-        field = torch.zeros(9, 9)
-        field[4, 4], field[4, 6] = 3, 1
-        assert [explain.side_of(field, share) for share in (0.5, 0.75, 0.8)] == [1, 1, 5]
+        field = torch.zeros(9, 12)
+        field[3:5, 5:7], field[3, 8] = 0.75, 1
+        assert [explain.side_of(field, (4, 6), share) for share in (0.5, 0.75, 0.8)] == [2, 2, 6]
 
 
 class TestComplexity:
@@ -230,9 +253,22 @@ class TestCurves:
         assert [(r['step'], r['accuracy/top1']) for r in read.tests] == [(10, 51), (20, 51), (30, 52), (40, 52)]
         assert read.metrics() == ['accuracy/top1']
 
+    def test_evaluations_stay_where_they_were_after_a_resume(self, tmp_path):
+        """With rows that do not end an epoch: of 10 iterations, each third is logged."""
+        for folder, parts in (('whole', [(3, 30, 1)]), ('resumed', [(3, 9, 1), (12, 30, 2)])):
+            for number, (first, last, epoch) in enumerate(parts):
+                rows = [dict(lr=1, loss=1, epoch=-(-i // 10), iter=i, step=i) for i in range(first, last + 1, 3)]
+                tests = [{'mIoU': 1.0, 'step': i} for i in range(epoch, -(-last // 10) + 1)]
+                self.write(tmp_path / folder / str(number), rows + tests)
+        read = runpy.run_path(str(ROOT / 'tools/plot_logs.py'))['read_run']
+        steps = [[row['step'] for row in read(tmp_path / name, name).tests] for name in ('whole', 'resumed')]
+        assert steps[0] == steps[1] and len(steps[0]) == 3
+
     def test_tool(self, run, run_script, tmp_path):
         self.write(tmp_path / 'other/1', [dict(lr=1, loss=1, step=1, iter=1), dict(mIoU=3, step=1)])
-        code, said = run_script('plot_logs.py', run, tmp_path / 'other', '--out', tmp_path / 'x.png')
+        code, said = run_script(
+            'plot_logs.py', run, tmp_path / 'other', '--out', tmp_path / 'x.png', '--names', 'a', 'r$_x_$'
+        )
         assert code == 0, said
         picture = cv2.imread(str(tmp_path / 'x.png'))
         assert picture.shape[1] > 4 * 400 and picture.std() > 10  # four panels
@@ -258,6 +294,8 @@ def test_classes_by_name_and_number():
     number = runpy.run_path(str(ROOT / 'tools/visualize.py'))['class_number']
     classes = ['tench, Tinca tinca', 'goldfish, Carassius auratus', 'great white shark']
     assert [number(c, classes) for c in ('tench', 'Carassius auratus', classes[0], '2')] == [0, 1, 0, 2]
+    with pytest.raises(UserError, match="the classes 0, 2 are called 'crane': give a number"):
+        number('crane', ['crane', 'goldfish', 'crane'])
     with pytest.raises(
         UserError, match="the class 'goldfsh' does not exist; there is 'goldfish'.* or a number from 0 to 2$"
     ):
@@ -391,6 +429,20 @@ class TestTool:
         else:
             assert '100.0%' in said
         assert ('random weights' in said) == ('configs/classification' in command)
+
+    @pytest.mark.parametrize('channels', [1, 4])
+    def test_other_channels(self, channels, run_script, tmp_path):
+        cfg = load_config(CLASSIFIER)
+        cfg.model.backbone.in_channels = channels
+        cfg.model.data_preprocessor = dict(mean=[0.0] * channels, std=[255.0] * channels, to_rgb=False, num_classes=3)
+        cfg.dump(tmp_path / 'own.py')
+        cv2.imwrite(str(tmp_path / 'x.png'), np.dstack([image(0, 64, 64), image(1, 64, 64)[..., :1]]))
+        model = ['--model', tmp_path / 'own.py', '--size', '65x97', '--out', tmp_path / 'y.PNG']
+        for command in (['features', tmp_path / 'x.png'], ['cam', tmp_path / 'x.png'], ['erf', '--num', 1]):
+            code, said = run_script('visualize.py', *command, *model)
+            assert code == 0, said
+        code, said = run_script('visualize.py', 'erf', '--images', tmp_path / 'x.png', *model)
+        assert code == 0 and 'over 1 images, which are all that can be read' in said
 
     def test_bad_input(self, run_script, tmp_path):
         cv2.imwrite(str(tmp_path / 'x.png'), image(1, 64, 64))

@@ -116,6 +116,7 @@ class BaseBackbone(CheckpointModule, Deployable):
         out_indices (tuple[int, ...]): As given, made non-negative and ascending.
         out_channels (tuple[int, ...]): Channels of each returned feature map.
         out_strides (tuple[int, ...]): Stride of each returned feature map, in input pixels.
+        strides (tuple[int, ...]): Those of all stages.
 
     Raises:
         TypeError, ValueError: An argument that is not as described above.
@@ -153,6 +154,7 @@ class BaseBackbone(CheckpointModule, Deployable):
         super().__init__(init_cfg)
         self.out_indices = resolve_out_indices(name, out_indices, len(channels))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
+        self.strides = tuple(strides)
         self.out_strides = tuple(strides[i] for i in self.out_indices)
         self.num_stages = len(channels)
         self.num_built = self.out_indices[-1] + 1

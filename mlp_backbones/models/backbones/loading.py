@@ -249,7 +249,11 @@ def fill_model(model: nn.Module, content: Any, source: str | Path, strict: bool 
         beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
         raise CheckpointError(
             f'{source} does not fill the model: {error}'
-            + (f'\nThe config that it was trained with lies beside it: {", ".join(beside)}' if beside else '')
+            + (
+                f'\nIs the config that it was trained with among the files beside it? {shorten(beside)}'
+                if beside
+                else ''
+            )
         ) from error
 
 
