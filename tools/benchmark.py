@@ -157,7 +157,6 @@ def images(model: torch.nn.Module, batch: int, size: tuple[int, int], device: st
 def whole(config: str) -> graph.Whole:
     """The whole model of a config, untrained."""
     cfg = load_config(config)
-    cfg.model.backbone.init_cfg = None
     model = build_model(cfg).eval()
     return graph.Whole(model, describe(cfg, model, Path(config).stem))
 

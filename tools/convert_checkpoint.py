@@ -46,7 +46,6 @@ def check(config: str, tensors: dict, source: str) -> None:
     from mlp_backbones.models.backbones.loading import fit_model
 
     cfg = load_config(config)
-    cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     whole = any(k.startswith('backbone.') for k in tensors)
     if whole:

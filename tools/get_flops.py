@@ -34,7 +34,6 @@ def main() -> None:
 
     given = parse_size('x'.join(args.shape)) if args.shape else None
     cfg = load_config(args.model)
-    cfg.model.backbone.init_cfg = None
     shape = given or input_size(cfg)
     model = build_model(cfg)
     if args.deploy:

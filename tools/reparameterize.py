@@ -55,7 +55,6 @@ def main() -> None:
     given_size = parse_size(args.size) if args.size else None
     cfg = load_config(args.config)
     content = read_checkpoint(args.checkpoint)
-    cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     fill_model(model, content, args.checkpoint, strict=True)
     if not isinstance(model.backbone, BaseBackbone):

@@ -50,7 +50,6 @@ def load_model(cfg, weights: str | Path, whole: bool = True) -> tuple[Any, dict[
     Raises:
         CheckpointError: The weights do not fill the model, or, unless ``whole``, its backbone.
     """
-    cfg.model.backbone.init_cfg = None
     content = {} if weights == 'none' else read_checkpoint(weights)
     model = build_model(cfg)
     if weights != 'none':

@@ -113,7 +113,7 @@ def get_model(name: str, pretrained: bool | str | Path = False, **overrides: Any
             f'get_model({name!r}): {cls.__name__} takes no argument {", ".join(unknown)}, only {", ".join(known)}. '
             f'Arguments of a part are given as in backbone=dict(in_channels=4)'
         )
-    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.init_cfg = None  # so that mmengine refuses one among the overrides
     if 'data_preprocessor' in cfg:  # a classifier's is beside the model; Mixup takes the classes from it
         cfg.model.data_preprocessor = cfg.pop('data_preprocessor')
         cfg.model.data_preprocessor |= {k: v for k, v in (overrides.get('head') or {}).items() if k == 'num_classes'}
@@ -126,7 +126,8 @@ def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
 
     Args:
         cfg (mmengine.Config): Of a classifier, a detector or a segmentor.
-        weights (str | Path, optional): A file or URL to load, in any dialect, instead of the backbone's ``init_cfg``.
+        weights (str | Path, optional): A file or URL to load, in any dialect. Defaults to None: the backbone starts
+            from random numbers, whatever its ``init_cfg`` names.
         strict (bool): Refuse weights that leave a tensor of the whole model unfilled, or hold others. Defaults to
             False: only the backbone must be filled.
 
@@ -140,8 +141,7 @@ def build_model(cfg, weights: str | Path | None = None, strict: bool = False):
     model_cfg = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if weights is not None:
-        model_cfg.backbone.init_cfg = None
+    model_cfg.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = models.build(model_cfg)
         with quiet_log('WARNING'):  # mmengine lists every parameter otherwise

@@ -20,7 +20,6 @@ def save_weights(config: str, path: Path, **meta) -> Path:
     """Random weights of a config's model, as mmengine writes them."""
     torch.manual_seed(0)
     cfg = load_config(config)
-    cfg.model.backbone.init_cfg = None
     model = build_model(cfg)
     # Scores at random are below what is kept.
     if hasattr(model, 'bbox_head'):

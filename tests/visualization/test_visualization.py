@@ -176,7 +176,6 @@ class TestComplexity:
     def test_is_that_of_the_zoo(self, name):
         meta = get_entry(name)['Metadata']
         cfg = get_config(name)
-        cfg.model.backbone.init_cfg = None
         counted = count(build_model(cfg), input_size(cfg))
         assert counted[''] == (meta['Parameters'], meta['FLOPs'])
         parts = [counted[part] for part in ('backbone', 'neck', 'head') if part in counted]
