@@ -88,14 +88,8 @@ def draw(runs: list[Run], metrics: list[str], out: Path) -> None:
             for run, color in zip(runs, colors):
                 rows = [row for row in (run.tests if key in metrics else run.training) if key in row]
                 x, y = [row['step'] for row in rows], [row[key] for row in rows]
-                axis.plot(
-                    x,
-                    y,
-                    color=color,
-                    marker='o' if key in metrics or len(x) == 1 else None,
-                    markersize=4,
-                    linewidth=1.5,
-                )
+                marker = 'o' if key in metrics or len(x) == 1 else None
+                axis.plot(x, y, color=color, marker=marker, markersize=4, linewidth=1.5)
                 last += [(y[-1], x[-1], color)] if key in metrics and rows else []
             axis.set(title=title, xlabel='iteration', xlim=(0, 1.02 * end))
             axis.margins(y=0.12)

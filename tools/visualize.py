@@ -12,6 +12,7 @@ unless --weights gives others; the figure says so.
 import argparse
 import difflib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlp_backbones.datasets.validation.files import read_image
@@ -93,12 +94,15 @@ def size_of(args) -> tuple[int, int] | None:
     return parse_size(args.size) if args.size else None
 
 
-def input_of(args, predictor):
-    """Return the picture as a model gets it."""
+def shown(args) -> Iterator[tuple]:
+    """Yield what the figure calls a model, its predictor, and the picture as the model gets it."""
     from mlp_backbones.apis.images import flags_of
 
-    image = read_image(args.image, flags_of(predictor.about['channels']))
-    return predictor.inputs(image, size_of(args))
+    size = size_of(args)
+    read_image(args.image)  # whether it can be, before models are fetched
+    for label, predictor in models(args).items():
+        image = read_image(args.image, flags_of(predictor.about['channels']))
+        yield label, predictor, predictor.inputs(image, size)
 
 
 def features(args) -> dict:
@@ -108,12 +112,9 @@ def features(args) -> dict:
     from mlp_backbones.visualization.explain import enlarged, stage_maps, telling_channels
     from mlp_backbones.visualization.figures import mosaic
 
-    read_image(args.image)  # before models are fetched
-    size_of(args)
     rows = {}
-    for label, predictor in models(args).items():
+    for label, predictor, x in shown(args):
         with torch.no_grad():
-            x = input_of(args, predictor)
             maps = stage_maps(predictor.model.backbone, x)
         rows[label] = [dict(title=f'input, {x.shape[2]}x{x.shape[3]}', image=predictor.seen(x))]
         for title, (value, stride) in maps.items():
@@ -128,13 +129,10 @@ def cam(args) -> dict:
 
     from mlp_backbones.visualization.explain import class_activation
 
-    read_image(args.image)  # before models are fetched
-    size_of(args)
     rows = {}
-    for label, predictor in models(args).items():
+    for label, predictor, x in shown(args):
         if predictor.about['task'] != 'classification':
             raise UserError(f'cam takes classifiers, and {label} is a {type(predictor.model).__name__}')
-        x = input_of(args, predictor)
         if args.classes:
             labels = [class_number(c, predictor.about['classes']) for c in args.classes]
         else:
@@ -151,9 +149,8 @@ def cam(args) -> dict:
 
 
 def class_number(text: str, classes: list[str]) -> int:
-    same = [
-        i for i, names in enumerate(classes) if text == names or text in names.split(', ')
-    ]  # ImageNet's have several
+    # ImageNet's classes have several names.
+    same = [i for i, names in enumerate(classes) if text == names or text in names.split(', ')]
     if len(same) > 1:
         raise UserError(f'the classes {", ".join(map(str, same))} are called {text!r}: give a number')
     if same:

@@ -247,14 +247,10 @@ def fill_model(model: nn.Module, content: Any, source: str | Path, strict: bool 
         model.load_state_dict(tensors)
     except RuntimeError as error:
         beside = sorted(map(str, Path(source).parent.glob('*.py'))) if Path(source).is_file() else []
-        raise CheckpointError(
-            f'{source} does not fill the model: {error}'
-            + (
-                f'\nIs the config that it was trained with among the files beside it? {shorten(beside)}'
-                if beside
-                else ''
-            )
-        ) from error
+        hint = (
+            f'\nIs the config that it was trained with among the files beside it? {shorten(beside)}' if beside else ''
+        )
+        raise CheckpointError(f'{source} does not fill the model: {error}{hint}') from error
 
 
 def shorten(names: Sequence[str], most: int = 8) -> str:
